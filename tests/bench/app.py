@@ -1,0 +1,21 @@
+"""The WSGI application that every server runs: a short answer, and with /bulk a file through wsgi.file_wrapper."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+HELLO = b"Hello, world!\n"
+BLOCK_BYTES = 65536
+
+
+def application(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    if environ["PATH_INFO"] != "/bulk":
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(HELLO)))])
+        return [HELLO]
+    file = open(os.environ["BENCH_BULK_FILE"], "rb")  # noqa: SIM115 - the server closes it, PEP 3333
+    size = os.fstat(file.fileno()).st_size
+    start_response("200 OK", [("Content-Type", "application/octet-stream"), ("Content-Length", str(size))])
+    body: Iterable[bytes] = environ["wsgi.file_wrapper"](file, BLOCK_BYTES)
+    return body

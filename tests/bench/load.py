@@ -1,0 +1,250 @@
+"""The load client: three kinds of work over TLS to a server on 127.0.0.1, each bounded in time.
+
+One process, one thread. Each function keeps several requests in flight, so that a server finds its next one waiting,
+and returns when every request that it began has been answered. Certificates are not verified: the peers all show the
+same throw-away one, and the client's cost is not measured.
+"""
+
+from __future__ import annotations
+
+import re
+import selectors
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+HANDSHAKES_AT_ONCE = 16
+KEPT_GROUPS = 2
+KEPT_PER_GROUP = 16
+TURNS_PER_CLOCK_READ = 10
+IO_TIMEOUT_SECONDS = 10.0
+READ_BYTES = 65536
+BULK_READ_BYTES = 262144
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+
+
+class LoadError(Exception):
+    """A server that did not answer as it should; the text says how."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a stretch of load did: `done` operations (bytes for bulk), how many handshakes resumed, the ciphers seen."""
+
+    done: int = 0
+    resumed: int = 0
+    ciphers: set[str] = field(default_factory=set)
+
+
+def handshakes(port: int, seconds: float, *, resume: bool) -> Outcome:
+    """New connections, each with a handshake and one GET that ends it; with `resume`, by the last one's ticket."""
+    context = _client_context()
+    session = _first_session(context, port) if resume else None
+    outcome = Outcome()
+    deadline = time.monotonic() + seconds
+    # An event loop, so that no connection waits for another: a thread of gunicorn's waits for its client's close.
+    with selectors.DefaultSelector() as selector:
+        for _ in range(HANDSHAKES_AT_ONCE):
+            _begin(selector, context, port, session)
+        while selector.get_map():
+            ready = selector.select(IO_TIMEOUT_SECONDS)
+            if not ready:
+                raise LoadError(f"no answer within {IO_TIMEOUT_SECONDS:.0f} s")
+            for key, _ in ready:
+                conn, exchange = key.data
+                if next(exchange, "ended") is None:
+                    continue
+                selector.unregister(conn)
+                outcome.done += 1
+                outcome.resumed += bool(conn.session_reused)
+                outcome.ciphers.add(_cipher(conn))
+                session = conn.session if resume else None
+                conn.close()
+                if time.monotonic() < deadline:
+                    _begin(selector, context, port, session)
+    return outcome
+
+
+class Kept:
+    """Connections that stay open between calls, so that a measured stretch has no handshake in it.
+
+    They form two groups: while the server answers one, the client reads or writes the other. With no event loop in
+    it the client is quick enough to keep a server busy, although Python is the slower side.
+    """
+
+    def __init__(self, port: int) -> None:
+        context = _client_context()
+        self._get = _request("/", close=False)
+        self._groups: list[list[ssl.SSLSocket]] = []
+        for _ in range(KEPT_GROUPS):
+            self._groups.append([])
+            for _ in range(KEPT_PER_GROUP):
+                conn = _connect(context, port, None)
+                self._groups[-1].append(conn)
+                conn.do_handshake()
+                conn.sendall(self._get)  # at once: a server with few threads may spend one on a silent connection
+                _read_response(conn)
+
+    def gets(self, seconds: float) -> Outcome:
+        """One GET on each connection, again and again."""
+        outcome = Outcome(ciphers={_cipher(conn) for conn in self._connections()})
+        for group in self._groups:
+            self._send(group)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for _ in range(TURNS_PER_CLOCK_READ):
+                for group in self._groups:
+                    outcome.done += self._receive(group)
+                    self._send(group)
+        for group in self._groups:
+            outcome.done += self._receive(group)
+        return outcome
+
+    def close(self) -> None:
+        """Closes the connections."""
+        for conn in self._connections():
+            conn.close()
+
+    def _connections(self) -> Iterator[ssl.SSLSocket]:
+        for group in self._groups:
+            yield from group
+
+    def _send(self, group: list[ssl.SSLSocket]) -> None:
+        for conn in group:
+            conn.sendall(self._get)
+
+    def _receive(self, group: list[ssl.SSLSocket]) -> int:
+        for conn in group:
+            _read_response(conn)
+        return len(group)
+
+
+def bulk(port: int, path: str, seconds: float) -> Outcome:
+    """Whole downloads of `path`, one after the other over one connection; counts body bytes."""
+    with _connect(_client_context(), port, None) as conn:
+        conn.do_handshake()
+        outcome = Outcome(ciphers={_cipher(conn)})
+        get = _request(path, close=False)
+        buffer = bytearray(BULK_READ_BYTES)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            conn.sendall(get)
+            size, left = _read_head(conn)
+            while left > 0:
+                count = conn.recv_into(buffer)
+                if not count:
+                    raise LoadError(f"the body ended {left} bytes early")
+                left -= count
+            outcome.done += size
+    return outcome
+
+
+def _client_context() -> ssl.SSLContext:
+    """TLS 1.3 only, with the library's own order of suites (AES-256-GCM first)."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
+
+
+def _request(path: str, *, close: bool) -> bytes:
+    """The bytes of a GET with the fields that curl sends."""
+    end = "Connection: close\r\n\r\n" if close else "\r\n"
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n{end}".encode()
+
+
+def _connect(context: ssl.SSLContext, port: int, session: ssl.SSLSession | None) -> ssl.SSLSocket:
+    """A TCP connection with its ClientHello sent and no answer awaited."""
+    raw = socket.create_connection(("127.0.0.1", port), IO_TIMEOUT_SECONDS)
+    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    conn = context.wrap_socket(raw, server_hostname="localhost", do_handshake_on_connect=False, session=session)
+    conn.setblocking(False)
+    with suppress(ssl.SSLWantReadError):
+        conn.do_handshake()
+    conn.settimeout(IO_TIMEOUT_SECONDS)
+    return conn
+
+
+def _first_session(context: ssl.SSLContext, port: int) -> ssl.SSLSession | None:
+    with _connect(context, port, None) as conn:
+        conn.do_handshake()
+        conn.sendall(_request("/", close=True))
+        _read_response(conn)
+        return conn.session  # TLS 1.3 tickets come after the handshake, with the response
+
+
+def _begin(
+    selector: selectors.BaseSelector, context: ssl.SSLContext, port: int, session: ssl.SSLSession | None
+) -> None:
+    conn = _connect(context, port, session)
+    conn.setblocking(False)
+    selector.register(conn, selectors.EVENT_READ, (conn, _exchange(conn)))
+
+
+def _exchange(conn: ssl.SSLSocket) -> Iterator[None]:
+    """A handshake and one GET; yields where it is the server's turn, and ends when the server has closed."""
+    while True:
+        try:
+            conn.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            yield
+    conn.sendall(_request("/", close=True))
+    data = b""
+    while True:
+        try:
+            more = conn.recv(READ_BYTES)
+        except ssl.SSLWantReadError:
+            yield
+            continue
+        except (ssl.SSLEOFError, ConnectionResetError):
+            break  # an end without close_notify is the server's way, not a failure
+        if not more:
+            break
+        data += more
+    size, left = parse_head(data) or (0, -1)
+    if left:
+        raise LoadError(f"not a whole response of {size} bytes: {data[:80]!r}")
+
+
+def parse_head(data: bytes) -> tuple[int, int] | None:
+    """A response's Content-Length and how many of its bytes `data` still lacks; None while the head is not whole."""
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    length = _LENGTH.search(data, 0, end + 2)
+    if length is None or not data.startswith(b"HTTP/1.1 200 "):
+        raise LoadError(f"not a 200 with a Content-Length: {data[:80]!r}")
+    size = int(length[1])
+    return size, size - (len(data) - end - 4)
+
+
+def _read_head(conn: ssl.SSLSocket) -> tuple[int, int]:
+    data = b""
+    while (parsed := parse_head(data)) is None:
+        more = conn.recv(READ_BYTES)
+        if not more:
+            raise LoadError(f"closed within a response's head: {data[:80]!r}")
+        data += more
+    return parsed
+
+
+def _read_response(conn: ssl.SSLSocket) -> None:
+    left = _read_head(conn)[1]
+    while left > 0:
+        data = conn.recv(READ_BYTES)
+        if not data:
+            raise LoadError(f"the body ended {left} bytes early")
+        left -= len(data)
+    if left:
+        raise LoadError(f"{-left} bytes more than the Content-Length said")
+
+
+def _cipher(conn: ssl.SSLSocket) -> str:
+    cipher = conn.cipher()
+    return f"{cipher[1]} {cipher[0]}" if cipher else "none"

@@ -1,0 +1,215 @@
+"""The servers that are measured, and the uWSGI backend behind the proxies: their command lines, start and stop.
+
+Each runs one worker from a temporary directory on its own 127.0.0.1 port, with access logging off, the same
+certificate and the same application (nginx: the same bytes from a file). Each is its own process group, which is
+what `Server.stop` ends; nothing is looked up by name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from .app import HELLO
+
+APPLICATION = Path(__file__).with_name("app.py")
+BULK_BYTES = 100_000_000
+APP_THREADS = 4  # of ours and of gunicorn; uWSGI and nginx have one thread a process
+START_SECONDS = 10.0
+STOP_SECONDS = 5.0
+POLL_SECONDS = 0.02
+
+
+class PeerError(Exception):
+    """A server that is not installed or does not start; the text is for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The files that the servers share: certificate and key (RSA-2048), document root and the backend's socket."""
+
+    directory: Path
+    certificate: Path
+    key: Path
+    documents: Path
+    backend: Path
+
+
+def make_site(directory: Path) -> Site:
+    """Writes the files of a run into `directory`."""
+    documents = directory / "documents"
+    documents.mkdir()
+    (documents / "index.html").write_bytes(HELLO)
+    with (documents / "bulk").open("wb") as file:
+        block = os.urandom(1_000_000)
+        for _ in range(BULK_BYTES // len(block)):
+            file.write(block)
+    site = Site(directory, directory / "bench.crt", directory / "bench.key", documents, directory / "backend.sock")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    subprocess.run([*command, "-keyout", site.key, "-out", site.certificate], check=True, capture_output=True)
+    return site
+
+
+def _installed(name: str) -> str:
+    """The program's path: beside this interpreter, or on PATH, where Debian's sbin may be missing."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
+    if found is None:
+        raise PeerError(f"{name} is not installed: bin/setup --bench installs it")
+    return found
+
+
+def _ours(site: Site, port: int, proxy: bool) -> list[str]:
+    command = [sys.executable, "-P", "-m", "uwsgi_tls", "--https", f"127.0.0.1:{port},{site.certificate},{site.key}"]
+    command += ["--processes", "1", "--disable-logging"]
+    if proxy:
+        return [*command, "--threads", "1", "--http-to", str(site.backend)]
+    return [*command, "--threads", str(APP_THREADS), "--wsgi-file", str(APPLICATION)]
+
+
+_NGINX = """\
+daemon off;
+worker_processes 1;
+{user}
+pid {directory}/nginx-{port}.pid;
+error_log stderr crit;
+events {{ worker_connections 1024; }}
+http {{
+    access_log off;
+    sendfile on;
+    keepalive_requests 1000000000;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    scgi_temp_path {directory}/scgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    ssl_protocols TLSv1.2 TLSv1.3;
+    server {{
+        listen 127.0.0.1:{port} ssl;
+        ssl_certificate {certificate};
+        ssl_certificate_key {key};
+        location / {{ {location} }}
+    }}
+}}
+"""
+_NGINX_PROXY = "include /etc/nginx/uwsgi_params; uwsgi_pass unix:{backend};"
+
+
+def _nginx(site: Site, port: int, proxy: bool) -> list[str]:
+    program = _installed("nginx")
+    location = _NGINX_PROXY.format(backend=site.backend) if proxy else f"root {site.documents};"
+    user = "user root;" if os.geteuid() == 0 else ""  # the temporary directory is closed to others
+    text = _NGINX.format(user=user, directory=site.directory, port=port, certificate=site.certificate, key=site.key,
+                         location=location)
+    config = site.directory / f"nginx-{port}.conf"
+    config.write_text(text)
+    return [program, "-p", str(site.directory), "-e", "stderr", "-c", str(config)]
+
+
+def _uwsgi(site: Site, port: int, proxy: bool) -> list[str]:
+    command = [_installed("uwsgi"), "--master", "--die-on-term", "--disable-logging", "--http-keepalive"]
+    command += ["--https", f"127.0.0.1:{port},{site.certificate},{site.key}"]
+    if proxy:
+        return [*command, "--http-to", str(site.backend)]
+    return [*command, "--processes", "1", "--wsgi-file", str(APPLICATION)]
+
+
+def _gunicorn(site: Site, port: int, proxy: bool) -> list[str]:
+    if proxy:
+        raise PeerError("gunicorn is no proxy")
+    command = [_installed("gunicorn"), "--bind", f"127.0.0.1:{port}", "--workers", "1", "--worker-class", "gthread"]
+    command += ["--threads", str(APP_THREADS), "--keep-alive", "60", "--log-level", "error"]
+    command += ["--certfile", str(site.certificate), "--keyfile", str(site.key)]
+    return [*command, "--chdir", str(APPLICATION.parent), "app:application"]
+
+
+PEERS: dict[str, Callable[[Site, int, bool], list[str]]] = {
+    "ours": _ours,
+    "nginx": _nginx,
+    "uwsgi": _uwsgi,
+    "gunicorn": _gunicorn,
+}
+PROXIES = ("ours", "nginx", "uwsgi")
+
+
+class Server:
+    """A running server: `pid` is the root of its process tree, `port` where it listens (0: the backend)."""
+
+    def __init__(self, name: str, command: list[str], site: Site, port: int, cpu: int) -> None:
+        """Starts `command` pinned to `cpu` and returns once it accepts connections; raises PeerError."""
+        self.name = name
+        self.port = port
+        self._log = site.directory / f"{name}-{port}.log"
+        environment = {**os.environ, "BENCH_BULK_FILE": str(site.documents / "bulk")}
+        environment.pop("PYTHONPATH", None)  # bin/bench's, for the benchmark alone
+        mine = os.sched_getaffinity(0)
+        os.sched_setaffinity(0, {cpu})  # inherited by the child; no code has to run between fork and exec
+        try:
+            with self._log.open("wb") as log:
+                self._process = subprocess.Popen(
+                    command, cwd=site.directory, env=environment, start_new_session=True,
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                )
+        finally:
+            os.sched_setaffinity(0, mine)
+        self.pid = self._process.pid
+        try:
+            self._await(site)
+        except BaseException:  # Ctrl-C as well: the child is ours to end
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """TERM, then KILL for whatever is left of the process group."""
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            print(f"bench: {self.name} did not stop within {STOP_SECONDS:.0f} s of TERM: killed", file=sys.stderr)
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _await(self, site: Site) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not self._listens(site):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                said = self._log.read_text(errors="replace").strip()
+                print(f"bench: what {self.name} said:\n{said}", file=sys.stderr)
+                raise PeerError(f"did not start: {said.rpartition(chr(10))[2]}")
+            time.sleep(POLL_SECONDS)
+
+    def _listens(self, site: Site) -> bool:
+        if self.port:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(site.backend)) == 0
+
+
+def start(name: str, site: Site, *, proxy: bool, cpu: int) -> Server:
+    """Starts the named peer as an application server, or as a proxy to the backend."""
+    port = _free_port()
+    return Server(name, PEERS[name](site, port, proxy), site, port, cpu)
+
+
+def start_backend(site: Site, cpu: int) -> Server:
+    """The real uWSGI that the proxies pass requests to; its CPU time is not counted."""
+    command = [_installed("uwsgi"), "--master", "--die-on-term", "--disable-logging", "--processes", "1"]
+    command += ["--socket", str(site.backend), "--wsgi-file", str(APPLICATION)]
+    return Server("backend", command, site, 0, cpu)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,36 @@
+"""Fixtures of the black-box tests: certificates as the seed page makes them, and a directory that anyone may enter."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from . import seed_pki
+
+
+@pytest.fixture
+def public_directory() -> Iterator[Path]:
+    """An empty directory that every user may read and enter, as the user that the server becomes must.
+
+    pytest's own are closed to others, and their paths are longer than a UNIX socket's may be.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="uwsgi-tls-"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def self_signed(tmp_path_factory: pytest.TempPathFactory) -> seed_pki.SeedPki:
+    """The page's first certificate, self-signed; its key has mode 0600, as openssl makes it."""
+    return seed_pki.self_signed(tmp_path_factory.mktemp("self-signed"))
+
+
+@pytest.fixture(scope="session")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> seed_pki.SeedPki:
+    """The page's password-protected CA, and the server and client certificates that it signed."""
+    return seed_pki.with_authority(tmp_path_factory.mktemp("pki"))

@@ -1,0 +1,172 @@
+"""What the kernel says about our processes after the drop, and that nothing leads back to root.
+
+All of it is read from outside, in /proc (proc(5), capabilities(7)), or tried by an application in a worker.
+"""
+
+from __future__ import annotations
+
+import grp
+import json
+import os
+import pwd
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from .seed_pki import SERVER_NAME, SeedPki
+from .server import ROOT, Daemon, Process, curl, is_root, loopback, open_to_all, uwsgi_tls, wait_for_end
+
+pytestmark = pytest.mark.skipif(not is_root, reason="there is nothing to drop without root")
+
+USER = "www-data"
+CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+WORKERS = 3
+
+# Tries what only root may do and answers with what came of it.
+WAYS_BACK = """
+import ctypes, json, os, socket, subprocess
+
+def attempt(way):
+    try:
+        return f"worked: {way()!r}"
+    except OSError as error:
+        return type(error).__name__
+
+def raise_inheritable():
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(47, 2, 10, 0, 0):  # PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_BIND_SERVICE
+        raise OSError(ctypes.get_errno(), "prctl")
+
+def set_user_program():
+    # su is set-user-ID root; with no_new_privs it starts without
+    return subprocess.run(["su", "-c", "id -u"], stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "application/json")])
+    key = environ["QUERY_STRING"]
+    return [json.dumps({
+        "setuid": attempt(lambda: os.setuid(0)),
+        "seteuid": attempt(lambda: os.seteuid(0)),
+        "setresuid": attempt(lambda: os.setresuid(0, 0, 0)),
+        "setreuid": attempt(lambda: os.setreuid(-1, 0)),
+        "setgid": attempt(lambda: os.setgid(0)),
+        "setgroups": attempt(lambda: os.setgroups([0])),
+        "port 443": attempt(lambda: socket.create_server((environ["SERVER_ADDR_TO_TRY"], 444))),
+        "key": attempt(lambda: open(key)),
+        "shadow": attempt(lambda: open("/etc/shadow")),
+        "kill init": attempt(lambda: os.kill(1, 0)),
+        "ambient": attempt(raise_inheritable),
+        "master's memory": attempt(lambda: open(f"/proc/{os.getppid()}/mem", "rb")),
+    }).encode() + json.dumps({"su": set_user_program(), "uid": os.getuid()}).encode()]
+"""
+
+
+def start(pki: SeedPki, host: str, *more: str | Path) -> Daemon:
+    arguments = ["--shared-socket", f"{host}:443", "--https", "=0,foobar.crt,foobar.key", "--processes", str(WORKERS)]
+    return uwsgi_tls(*arguments, *more, cwd=pki.directory)
+
+
+def assert_dropped(process: Process, uid: int, gid: int, groups: set[int]) -> None:
+    status = process.status()
+    assert status["Uid"].split() == [str(uid)] * 4, process.title()
+    assert status["Gid"].split() == [str(gid)] * 4, process.title()
+    assert {int(group) for group in status["Groups"].split()} == groups, process.title()
+    for name in CAPABILITY_SETS:
+        assert int(status[name], 16) == 0, f"{name} of {process.title()}: {status[name]}"
+    assert status["NoNewPrivs"] == "1", process.title()
+    # /proc/PID belongs to root, whoever the process is, exactly when it is not dumpable: proc(5)
+    assert os.stat(f"/proc/{process.pid}/mem").st_uid == 0, f"{process.title()} is dumpable"
+    limits = Path(f"/proc/{process.pid}/limits").read_text()
+    assert [line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core")] == [["0", "0"]]
+
+
+@pytest.mark.parametrize(
+    ("options", "gid", "groups"),
+    [
+        pytest.param((), None, None, id="the user's own groups"),
+        pytest.param(("--gid", "daemon"), "daemon", None, id="a group of another"),
+        pytest.param(("--add-gid", "adm", "--add-gid", "4242"), None, ("adm", 4242), id="groups added"),
+    ],
+)
+def test_master_and_workers(
+    self_signed: SeedPki, options: tuple[str, ...], gid: str | None, groups: tuple[str | int, ...] | None
+) -> None:
+    host = loopback()
+    entry = pwd.getpwnam(USER)
+    group = grp.getgrnam(gid).gr_gid if gid else entry.pw_gid
+    expected = set(os.getgrouplist(USER, group))
+    expected |= {grp.getgrnam(name).gr_gid if isinstance(name, str) else name for name in groups or ()}
+    with start(self_signed, host, "--uid", USER, *options) as server:
+        workers = server.wait_for_workers(WORKERS)
+        unprivileged = [process for process in server.tree() if "monitor" not in process.title()]
+        assert {server.pid, *(worker.pid for worker in workers)} == {process.pid for process in unprivileged}
+        for process in unprivileged:
+            assert_dropped(process, entry.pw_uid, group, expected)
+        answer = curl(f"https://{SERVER_NAME}/", *self_signed.curl_server, host=host)
+        assert answer.returncode == 0, f"{answer.stderr}\n{server.log}"
+
+
+def test_respawned_worker_is_dropped_too(self_signed: SeedPki) -> None:
+    entry = pwd.getpwnam(USER)
+    with start(self_signed, loopback(), "--uid", USER) as server:
+        first = server.wait_for_workers(WORKERS)
+        os.kill(first[0].pid, signal.SIGKILL)
+        assert wait_for_end(first[0].pid)
+        after = server.wait_for_workers(WORKERS)
+        new = [worker for worker in after if worker.pid not in {old.pid for old in first}]
+        assert len(new) == 1
+        assert_dropped(new[0], entry.pw_uid, entry.pw_gid, set(os.getgrouplist(USER, entry.pw_gid)))
+
+
+def test_kill_of_the_master_leaves_nothing(self_signed: SeedPki) -> None:
+    host = loopback()
+    with start(self_signed, host, "--uid", USER) as server:
+        server.wait_for_workers(WORKERS)
+        assert server.stop(signal.SIGKILL) == -signal.SIGKILL  # waits for the workers' end too, and fails without
+        assert server.tree() == []
+        # No SO_REUSEADDR: nobody listens there any more, and no connection was open.
+        with socket.socket() as again:
+            again.bind((host, 443))
+
+
+def test_ways_back_to_root(self_signed: SeedPki, public_directory: Path) -> None:
+    host = loopback()
+    application = public_directory / "ways_back.py"
+    application.write_text(WAYS_BACK.replace('environ["SERVER_ADDR_TO_TRY"]', repr(host)))
+    with start(self_signed, host, "--uid", USER, "--wsgi-file", application) as server:
+        server.wait_for_workers(WORKERS)
+        answer = curl(f"https://{SERVER_NAME}/?{self_signed.key}", *self_signed.curl_server, host=host)
+        assert answer.returncode == 0, f"{answer.stderr}\n{server.log}"
+        attempts, end = json.JSONDecoder().raw_decode(answer.stdout)
+        assert set(attempts.values()) == {"PermissionError"}, attempts
+        programs = json.loads(answer.stdout[end:])
+        assert programs["uid"] == pwd.getpwnam(USER).pw_uid
+        assert programs["su"].strip() != "0"
+        for process in server.tree():
+            assert process.status()["Uid"].split() == ["33"] * 4 or "monitor" in process.title()
+
+
+def test_serving_as_root_is_said_loudly(self_signed: SeedPki) -> None:
+    with start(self_signed, loopback()) as server:
+        server.wait_for_workers(WORKERS)
+        assert "WARNING" in server.wait_for_line("root")
+
+
+def test_without_root_nothing_is_dropped(pki: SeedPki, public_directory: Path) -> None:
+    """Started by an unprivileged user, with files of its own and a port above 1023, it needs nothing of all this."""
+    if not open_to_all(ROOT):
+        pytest.skip(f"{ROOT} is closed to other users, so they cannot start this checkout")
+    host = loopback()
+    for file in (pki.certificate, pki.key):
+        copy = public_directory / file.name
+        copy.write_bytes(file.read_bytes())
+        os.chown(copy, pwd.getpwnam(USER).pw_uid, -1)
+        copy.chmod(0o400)
+    with uwsgi_tls("--https", f"{host}:8443,foobar.crt,foobar.key", cwd=public_directory, user=USER) as server:
+        (worker,) = server.wait_for_workers(1)
+        answer = curl(f"https://{SERVER_NAME}:8443/", *pki.curl_server, host=host)
+        assert answer.returncode == 0, f"{answer.stderr}\n{server.log}"
+        assert worker.status()["Uid"].split() == ["33"] * 4
+        assert "WARNING" not in server.log

@@ -1,0 +1,108 @@
+"""Values of https and https2: fields, client CA, and the slips that people make."""
+
+import pytest
+
+from uwsgi_tls.addresses import SharedAddress, TcpAddress
+from uwsgi_tls.https_option import HttpsListener, parse_https, parse_https2
+
+ANY = TcpAddress("0.0.0.0", 8443)
+
+GOOD_HTTPS = [
+    ("0.0.0.0:8443,foobar.crt,foobar.key", HttpsListener(ANY, "foobar.crt", "foobar.key")),
+    (":8443,a,b", HttpsListener(ANY, "a", "b")),
+    ("=0,foobar.crt,foobar.key,HIGH", HttpsListener(SharedAddress(0), "foobar.crt", "foobar.key", "HIGH")),
+    ("=0,a,b,HIGH,ca.crt", HttpsListener(SharedAddress(0), "a", "b", "HIGH", "ca.crt")),
+    ("=0,a,b,HIGH,!ca.crt", HttpsListener(SharedAddress(0), "a", "b", "HIGH", "ca.crt", True)),
+    ("=0,a,b,,!ca.crt", HttpsListener(SharedAddress(0), "a", "b", "", "ca.crt", True)),
+    ("=0,a,b,", HttpsListener(SharedAddress(0), "a", "b")),
+    ("=0,a,b,,ca,with,commas.crt", HttpsListener(SharedAddress(0), "a", "b", "", "ca,with,commas.crt")),
+    ("=0,a,b,,!MD5.pem", HttpsListener(SharedAddress(0), "a", "b", "", "MD5.pem", True)),
+    ("=0,a,b,,./MD5", HttpsListener(SharedAddress(0), "a", "b", "", "./MD5")),
+    (
+        "=0,a,b,ECDHE+AESGCM:!aNULL:@SECLEVEL=2",
+        HttpsListener(SharedAddress(0), "a", "b", "ECDHE+AESGCM:!aNULL:@SECLEVEL=2"),
+    ),
+]
+
+GOOD_HTTPS2 = [
+    ("addr=0.0.0.0:8443,cert=a,key=b", HttpsListener(ANY, "a", "b")),
+    ("addr==0,crt=a,key=b", HttpsListener(SharedAddress(0), "a", "b")),
+    (
+        "key=b,cert=a,addr==1,ciphers=HIGH:!MD5,clientca=!ca",
+        HttpsListener(SharedAddress(1), "a", "b", "HIGH:!MD5", "ca", True),
+    ),
+    ("addr==0,cert=a,key=b,client_ca=ca", HttpsListener(SharedAddress(0), "a", "b", "", "ca")),
+    ("addr==0,cert=a,key=b,ciphers=", HttpsListener(SharedAddress(0), "a", "b")),
+]
+
+BAD_HTTPS = [
+    ("", "the syntax is ADDRESS,CERTIFICATE,KEY"),
+    ("=0,foobar.crt", "the syntax is ADDRESS,CERTIFICATE,KEY"),
+    (",a,b", "the address is empty"),
+    ("=x,a,b", "is not =N"),
+    ("=0,,b", "the certificate file is empty"),
+    ("=0,a,", "the key file is empty"),
+    ("=0,a,b,HIGH,", "the client CA is empty"),
+    ("=0,a,b,HIGH,!", "the client CA is empty"),
+    ("=0,a,b,HIGH,!aNULL", "'!aNULL' reads as part of the cipher list"),
+    ("=0,a,b,HIGH,!aNULL,!ca.crt", "'!aNULL' reads as part of the cipher list"),
+    ("=0,a,b,HIGH,!aNULL:!MD5", "separate ciphers with ':'"),
+    ("=0,a,b,ECDHE+AESGCM,-kRSA+AES,ca.crt", "'-kRSA+AES' reads as part of the cipher list"),
+    ("=0,a,b,ca.crt", "two commas before the CA"),
+    ("=0,a,b,!ca.pem", "two commas before the CA"),
+    ("=0,a,b,/etc/ssl/ca", "two commas before the CA"),
+]
+
+BAD_HTTPS2 = [
+    ("", "is not KEY=VALUE"),
+    ("addr==0,cert=a", "key must be given"),
+    ("ciphers=HIGH", "addr and cert and key must be given"),
+    ("addr==0,cert=a,key=b,bogus=1", "'bogus=1' is not KEY=VALUE"),
+    ("addr==0,cert=a,key=b,junk", "'junk' is not KEY=VALUE"),
+    ("addr==0,cert=a,key=b,cert=c", "cert is given twice"),
+    ("addr==0,cert=a,crt=c,key=b", "cert is given twice"),
+    ("addr==0,cert=a,key=b,spdy=1", "spdy is gone"),
+    ("addr==0,cert=a,key=b,clientca=", "the client CA is empty"),
+    ("addr==0,cert=,key=b", "the certificate file is empty"),
+    ("addr=,cert=a,key=b", "the address is empty"),
+    ("addr==0,cert=a,key=b,ciphers=HIGH,!aNULL", "'!aNULL' reads as part of the cipher list"),
+]
+
+
+def without_text(listener: HttpsListener) -> tuple[object, ...]:
+    return (
+        listener.address,
+        listener.certificate,
+        listener.key,
+        listener.ciphers,
+        listener.client_ca,
+        listener.client_required,
+    )
+
+
+@pytest.mark.parametrize(("text", "listener"), GOOD_HTTPS)
+def test_https(text: str, listener: HttpsListener) -> None:
+    parsed = parse_https(text)
+    assert without_text(parsed) == without_text(listener)
+    assert (parsed.text, parsed.option) == (text, "https")
+
+
+@pytest.mark.parametrize(("text", "listener"), GOOD_HTTPS2)
+def test_https2(text: str, listener: HttpsListener) -> None:
+    parsed = parse_https2(text)
+    assert without_text(parsed) == without_text(listener)
+    assert (parsed.text, parsed.option) == (text, "https2")
+
+
+@pytest.mark.parametrize(("text", "cause"), BAD_HTTPS)
+def test_https_nonsense_is_named(text: str, cause: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse_https(text)
+    assert cause in str(caught.value)
+
+
+@pytest.mark.parametrize(("text", "cause"), BAD_HTTPS2)
+def test_https2_nonsense_is_named(text: str, cause: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        parse_https2(text)
+    assert cause in str(caught.value)

@@ -1,0 +1,143 @@
+"""The option table itself: whole, without clashes, and every converter strict."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uwsgi_tls import help, ignored, options
+from uwsgi_tls.addresses import TcpAddress, UnixAddress
+from uwsgi_tls.options import ACTIONS, BY_NAME, BY_SHORT, GROUPS, ROWS, Config
+
+NOT_OPTIONS = {"origins", "ignored", "warnings"}
+
+
+def test_every_field_is_a_row_and_every_row_has_a_text() -> None:
+    fields = {field.name.replace("_", "-") for field in dataclasses.fields(Config)} - NOT_OPTIONS
+    assert {row.name for row in ROWS} == fields
+    for row in (*ROWS, *ACTIONS):
+        assert row.help, row.name
+        assert row.group in GROUPS, row.name
+        assert row.metavar or row.argument == "none", row.name
+
+
+def test_no_name_stands_for_two_options() -> None:
+    rows = (*ROWS, *ACTIONS)
+    assert len(BY_NAME) == sum(len(row.names) for row in rows)
+    assert len(BY_SHORT) == sum(1 for row in rows if row.short)
+    assert not BY_NAME.keys() & ignored.NAMES
+    assert not BY_SHORT.keys() & ignored.SHORTS.keys()
+    assert set(ignored.SHORTS.values()) <= ignored.NAMES
+
+
+def test_each_ignored_name_has_one_argument_form_and_each_refusal_a_cause() -> None:
+    forms = [{name for name in ignored.NAMES if ignored.argument(name) == form} for form in ("none", "optional")]
+    assert "thunder-lock" in forms[0]
+    assert "chmod-socket" in forms[1]
+    assert ignored.argument("harakiri") == "required"
+    assert set(ignored.REFUSED) <= ignored.NAMES
+    assert all(ignored.REFUSED.values())
+
+
+def test_the_log_line_about_ignored_options_gives_the_reasons() -> None:
+    assert ignored.describe(["emperor", "harakiri", "harakiri"]) == (
+        "options without effect: harakiri (not made yet); emperor (not part of uwsgi-tls)"
+    )
+
+
+def test_defaults() -> None:
+    config = Config()
+    assert (config.listen, config.processes, config.threads, config.reload_mercy) == (100, 1, 1, 60)
+    assert (config.buffer_size, config.http_max_headers, config.limit_post) == (32768, 100, 2**30)
+    assert (config.http_keepalive, config.http_gracetime, config.https_handshake_timeout) == (60, 30, 10)
+    assert (config.master, config.need_app, config.strict, config.check) == (True, True, False, False)
+    assert config.listeners == ()
+
+
+def test_the_timeouts_follow_http_timeout() -> None:
+    names = ("http_headers_timeout", "http_body_timeout", "http_write_timeout", "http_connect_timeout")
+    assert [getattr(Config(http_timeout=7), name) for name in names] == [7, 7, 7, 7]
+    assert [getattr(Config(http_timeout=7, http_body_timeout=3), name) for name in names] == [7, 3, 7, 7]
+
+
+def test_the_spaced_prefix_becomes_the_prefix() -> None:
+    assert Config(procname_prefix_spaced="web").procname_prefix == "web "
+    assert Config(procname_prefix="a", procname_prefix_spaced="web").procname_prefix == "a"
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().threads = 2  # type: ignore[misc]  # that is the point
+
+
+CONVERSIONS: list[tuple[Callable[[str], Any], str, Any]] = [
+    *((options.flag, word, True) for word in ("", "1", "true", "True", "ON", "yes")),
+    *((options.flag, word, False) for word in ("0", "false", "FALSE", "off", "no")),
+    (options.integer(0, 9), "7", 7),
+    (options.integer(0, 9), "07", 7),
+    (options.process_count, "3", 3),
+    (options.process_count, "auto", len(os.sched_getaffinity(0))),
+    *((options.keepalive_seconds, word, 60) for word in ("", "true", "1")),
+    *((options.keepalive_seconds, word, 0) for word in ("0", "off")),
+    (options.keepalive_seconds, "5", 5),
+    (options.backend_address, "/run/a.sock", UnixAddress("/run/a.sock")),
+    (options.backend_address, "127.0.0.1:3031", TcpAddress("127.0.0.1", 3031)),
+    (options.variable, "A=b=c", ("A", "b=c")),
+    (options.variable, "A=", ("A", "")),
+    (options.variable, "A=é", ("A", "Ã©")),
+    (options.variable, "A=\udcff", ("A", "ÿ")),
+    (options.wsgi_module, "pkg.mod", "pkg.mod"),
+    (options.wsgi_module, "pkg.mod:app", "pkg.mod:app"),
+]
+
+REFUSALS: list[tuple[Callable[[str], Any], str, str]] = [
+    (options.flag, "maybe", "true or false"),
+    (options.integer(0, 9), "10", "not between 0 and 9"),
+    (options.integer(0, 9), "-1", "not between 0 and 9"),
+    *((options.integer(0, 9), text, "not a whole number") for text in ("", "x", "1.5", "1 ", "+1", "1_0", "١", "2 ; x")),
+    (options.process_count, "0", "not between 1 and 1024"),
+    (options.process_count, "Auto", "not a whole number"),
+    (options.keepalive_seconds, "-3", "not between"),
+    (options.backend_address, "fd://3", "not a descriptor"),
+    (options.backend_address, "127.0.0.1:0", "no port 0"),
+    (options.backend_address, "=0", "only an https option"),
+    (options.variable, "A", "NAME=VALUE"),
+    (options.variable, "=x", "NAME=VALUE"),
+    (options.variable, "A B=x", "NAME=VALUE"),
+    (options.wsgi_module, "app.py:", "PACKAGE.MODULE"),
+    (options.wsgi_module, "app/wsgi.py", "given as wsgi-file"),
+    (options.wsgi_module, "a..b", "PACKAGE.MODULE"),
+    (options.wsgi_module, "a:make()", "PACKAGE.MODULE"),
+]
+
+
+@pytest.mark.parametrize(("convert", "text", "value"), CONVERSIONS)
+def test_a_value_is_converted(convert: Callable[[str], Any], text: str, value: Any) -> None:
+    assert convert(text) == value
+
+
+@pytest.mark.parametrize(("convert", "text", "cause"), REFUSALS)
+def test_a_bad_value_is_refused(convert: Callable[[str], Any], text: str, cause: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        convert(text)
+    assert cause in str(caught.value)
+
+
+def test_help_names_every_option_within_80_columns() -> None:
+    text = help.help_text(80)
+    assert max(len(line) for line in text.splitlines()) <= 80
+    for row in (*ROWS, *ACTIONS):
+        for name in row.names:
+            assert f"--{name}" in text
+    for word in ("Exit status", "22", "TTIN", "HUP", "QUIT"):
+        assert word in text
+
+
+def test_the_page_of_options_is_the_generated_one() -> None:
+    page = Path(__file__).parent.parent / "docs" / "options.md"
+    assert page.read_text(encoding="utf-8") == help.options_markdown(), (
+        "run: python -m uwsgi_tls.help --markdown > docs/options.md"
+    )

@@ -1,0 +1,590 @@
+"""privileges.py: who we become, and that nothing leads back. The drops are real, each in a forked child."""
+
+import ctypes
+import grp
+import importlib
+import json
+import os
+import pwd
+import resource
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import prctl
+import pytest
+
+from uwsgi_tls import privileges
+from uwsgi_tls.errors import ConfigError
+from uwsgi_tls.privileges import Identity, PrivilegeError, resolve
+
+IS_ROOT = os.geteuid() == 0
+needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root can become another user")
+not_as_root = pytest.mark.skipif(IS_ROOT, reason="what an ordinary user may ask for; run the tests as one too")
+
+NOBODY_HERE = 4242424  # no passwd or group entry has it
+WWW = Identity("www-data", 33, 33, (33,))
+NO_CAPABILITY = {"CapInh": "0" * 16, "CapPrm": "0" * 16, "CapEff": "0" * 16, "CapBnd": "0" * 16, "CapAmb": "0" * 16}
+
+
+def in_child(action: Callable[[], Any]) -> Any:
+    """What `action` returns in a forked child, as JSON keeps it; a traceback from there fails the test."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        try:
+            answer = {"returned": action()}
+        except BaseException:  # anything at all: the child must never run the rest of the tests
+            answer = {"raised": traceback.format_exc()}
+        os.write(writer, json.dumps(answer).encode())
+        os._exit(0)
+    os.close(writer)
+    with open(reader, encoding="utf-8") as pipe:
+        answer = json.loads(pipe.read())
+    os.waitpid(pid, 0)
+    assert "raised" not in answer, answer["raised"]
+    return answer["returned"]
+
+
+def status(pid: int | str = "self") -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def refused(action: Callable[[], Any]) -> str:
+    """The name of the exception that `action` raises, "" if it works."""
+    try:
+        action()
+    except Exception as error:  # whatever it is, its name is the answer
+        return type(error).__name__
+    return ""
+
+
+def dropped(identity: Identity = WWW) -> None:
+    privileges.preload()
+    privileges.drop(identity)
+    privileges.harden(no_new_privs=True)
+
+
+# resolve
+
+
+def test_the_users_own_groups_come_without_gid(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "getgrouplist", lambda user, group: [group, 4, 27])
+    assert resolve("www-data", "", [], False) == Identity("www-data", 33, 33, (33, 4, 27))
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "add_gid", "expected"),
+    [
+        ("www-data", "", (), Identity("www-data", 33, 33, (33,))),
+        ("33", "", (), Identity("www-data", 33, 33, (33,))),
+        ("www-data", "adm", (), Identity("www-data", 33, 4, (4,))),
+        ("www-data", "4", (), Identity("www-data", 33, 4, (4,))),
+        ("www-data", "", ("adm", "4242"), Identity("www-data", 33, 33, (33, 4, 4242))),
+        ("www-data", "", ("www-data", "adm", "4"), Identity("www-data", 33, 33, (33, 4))),
+        (str(NOBODY_HERE), "4", ("33",), Identity(str(NOBODY_HERE), NOBODY_HERE, 4, (4, 33))),
+        (str(NOBODY_HERE), str(NOBODY_HERE), (), Identity(str(NOBODY_HERE), NOBODY_HERE, NOBODY_HERE, (NOBODY_HERE,))),
+    ],
+)
+def test_root_becomes(
+    uid: str, gid: str, add_gid: tuple[str, ...], expected: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert resolve(uid, gid, add_gid, False) == expected
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "add_gid", "option", "cause"),
+    [
+        ("root", "", (), "uid", "is root"),
+        ("0", "", (), "uid", "is root"),
+        ("00", "", (), "uid", "is root"),
+        ("-1", "", (), "uid", "is not a number between 1 and 4294967294"),
+        ("+33", "", (), "uid", "is not a number between"),
+        ("4294967295", "", (), "uid", "is not a number between"),  # (uid_t) -1
+        ("4294967329", "", (), "uid", "is not a number between"),  # 33 in 32 bits
+        ("99999999999999999999", "", (), "uid", "is not a number between"),
+        ("nosuchuser", "", (), "uid", "no such user"),
+        ("www-data\0", "", (), "uid", "no such user"),
+        ("www-data ", "", (), "uid", "no such user"),
+        (str(NOBODY_HERE), "", (), "uid", "has no entry in passwd"),
+        ("www-data", "nosuchgroup", (), "gid", "no such group"),
+        ("www-data", "root", (), "gid", "is group root"),
+        ("www-data", "0", (), "gid", "is group root"),
+        ("www-data", "-1", (), "gid", "is not a number between"),
+        ("www-data", "", ("adm", "root"), "add-gid", "is group root"),
+        ("www-data", "", ("nosuchgroup",), "add-gid", "no such group"),
+        ("", "www-data", (), "gid", "needs a uid too"),
+        ("", "", ("adm",), "add-gid", "needs a uid too"),
+    ],
+)
+def test_root_is_told_what_is_wrong(
+    uid: str, gid: str, add_gid: tuple[str, ...], option: str, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(ConfigError) as caught:
+        resolve(uid, gid, add_gid, False)
+    assert caught.value.option == option
+    assert cause in caught.value.cause
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "uid", "gid", "groups", "cause"),
+    [
+        ("toor", 0, 0, [0], "is root"),  # root by another name
+        ("operator", 11, 0, [0], r"has group 0 \(root\) as its own group"),
+        ("admin", 1000, 1000, [1000, 0], r"is a member of group 0"),
+    ],
+)
+def test_root_in_disguise(
+    name: str, uid: int, gid: int, groups: list[int], cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(pwd, "getpwnam", lambda _: pwd.struct_passwd((name, "x", uid, gid, "", "/", "/bin/false")))
+    monkeypatch.setattr(os, "getgrouplist", lambda user, group: groups)
+    with pytest.raises(ConfigError, match=cause):
+        resolve(name, "", [], False)
+
+
+def test_root_without_uid_is_warned_and_with_strict_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    warnings: list[str] = []
+    assert resolve("", "", [], False, warnings.append) is None
+    assert len(warnings) == 1
+    assert "root" in warnings[0]
+    assert resolve("", "", [], False) is None
+    assert "WARNING" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="strict refuses"):
+        resolve("", "", [], True)
+
+
+def as_ordinary_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uid and gid of www-data with group adm, as far as Python can see."""
+    monkeypatch.setattr(os, "geteuid", lambda: 33)
+    monkeypatch.setattr(os, "getuid", lambda: 33)
+    monkeypatch.setattr(os, "getgid", lambda: 33)
+    monkeypatch.setattr(os, "getresuid", lambda: (33, 33, 33))
+    monkeypatch.setattr(os, "getresgid", lambda: (33, 33, 33))
+    monkeypatch.setattr(os, "getgroups", lambda: [4])
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "add_gid"),
+    [("", "", ()), ("www-data", "", ()), ("33", "33", ()), ("www-data", "www-data", ("adm", "33"))],
+)
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_ordinary_user_may_name_itself(
+    uid: str, gid: str, add_gid: tuple[str, ...], strict: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_ordinary_user(monkeypatch)
+    assert resolve(uid, gid, add_gid, strict) is None
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "add_gid", "cause"),
+    [
+        ("daemon", "", (), "only root can become another user, and this is uid 33"),
+        ("root", "", (), "only root can become another user"),
+        ("34", "", (), "only root can become another user"),
+        ("nosuchuser", "", (), "no such user"),
+        ("www-data", "adm", (), "only root can change its group, and this is gid 33"),
+        ("www-data", "", ("daemon",), "only root can add a group"),
+        ("", "www-data", (), "needs a uid too"),
+    ],
+)
+def test_an_ordinary_user_cannot_become_another(
+    uid: str, gid: str, add_gid: tuple[str, ...], cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_ordinary_user(monkeypatch)
+    with pytest.raises(ConfigError, match=cause):
+        resolve(uid, gid, add_gid, False)
+
+
+@not_as_root
+def test_we_ourselves_by_name_and_by_number() -> None:
+    me = pwd.getpwuid(os.getuid()).pw_name
+    assert resolve(me, "", [], True) is None
+    assert resolve(str(os.getuid()), str(os.getgid()), [], True) is None
+
+
+@not_as_root
+def test_an_ordinary_user_cannot_drop() -> None:
+    with pytest.raises(PrivilegeError, match="CAP_SETPCAP"):
+        in_child_raising(lambda: privileges.drop(WWW))
+
+
+def in_child_raising(action: Callable[[], Any]) -> None:
+    """Run `action` in a child and raise here the PrivilegeError that it raised there."""
+
+    def run() -> str:
+        try:
+            action()
+        except PrivilegeError as error:
+            return str(error)
+        return ""
+
+    text = in_child(run)
+    if text:
+        raise PrivilegeError(text)
+
+
+# drop
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("uid", "gid", "add_gid", "groups"),
+    [
+        ("www-data", "", (), [33]),
+        ("www-data", "adm", ("4242",), [4, 4242]),
+        (str(NOBODY_HERE), "4242", (), [4242]),
+    ],
+)
+def test_the_kernel_agrees_about_the_drop(uid: str, gid: str, add_gid: tuple[str, ...], groups: list[int]) -> None:
+    identity = resolve(uid, gid, add_gid, True)
+    assert identity is not None
+
+    def run() -> dict[str, str]:
+        dropped(identity)
+        return status()
+
+    read = in_child(run)
+    assert read["Uid"].split() == [str(identity.uid)] * 4
+    assert read["Gid"].split() == [str(identity.gid)] * 4
+    assert [int(group) for group in read["Groups"].split()] == groups
+    assert {key: read[key] for key in NO_CAPABILITY} == NO_CAPABILITY
+    assert read["NoNewPrivs"] == "1"
+
+
+@needs_root
+def test_root_and_its_files_are_out_of_reach(tmp_path: Path) -> None:
+    key = tmp_path / "root.key"
+    key.write_text("secret")
+    key.chmod(0o600)
+    os.chmod(tmp_path, 0o755)
+
+    def attempts() -> dict[str, str]:
+        dropped()
+        return {
+            "setuid": refused(lambda: os.setuid(0)),
+            "setgid": refused(lambda: os.setgid(0)),
+            "setgroups": refused(lambda: os.setgroups([0])),
+            "capability": refused(lambda: setattr(prctl.cap_permitted, "setuid", True)),
+            "ambient": refused(lambda: setattr(prctl.cap_inheritable, "net_bind_service", True)),
+            "bind": refused(lambda: bind(443)),
+            "key": refused(key.read_text),
+            "no_new_privs": refused(lambda: prctl.set_no_new_privs(0)),
+            "memory": refused(lambda: open("/proc/self/mem", "rb")),
+            "own environment": refused(Path("/proc/self/environ").read_bytes),
+            "chroot": refused(lambda: os.chroot("/")),
+        }
+
+    assert in_child(attempts) == {
+        "setuid": "PermissionError",
+        "setgid": "PermissionError",
+        "setgroups": "PermissionError",
+        "capability": "PermissionError",
+        "ambient": "PermissionError",
+        "bind": "PermissionError",
+        "key": "PermissionError",
+        "no_new_privs": "ValueError",  # EINVAL: it cannot be taken back
+        "memory": "PermissionError",
+        "own environment": "PermissionError",
+        "chroot": "PermissionError",
+    }
+
+
+def bind(port: int) -> None:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("127.0.0.77", port))
+
+
+@needs_root
+def test_bind_to_443_works_before_the_drop() -> None:
+    bind(443)  # else the test above would prove nothing
+
+
+@needs_root
+def test_no_program_gives_root_back() -> None:
+    """A set-user-ID root program, executed after the drop, stays ours: no_new_privs."""
+    copy = f"/tmp/uwsgi-tls-test-{os.getpid()}"  # not a tmp_path: www-data cannot enter those
+
+    def effective_uid() -> str:
+        command = [copy, "-IS", "-c", "import os; print(os.geteuid())"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    def after_setuid_alone() -> str:
+        os.setresuid(33, 33, 33)
+        return effective_uid()
+
+    def after_the_drop() -> str:
+        dropped()
+        return effective_uid()
+
+    try:
+        shutil.copy(os.path.realpath(sys.executable), copy)
+        os.chmod(copy, 0o4755)
+        assert in_child(after_setuid_alone) == "0"
+        assert in_child(after_the_drop) == "33"
+    finally:
+        os.unlink(copy)
+
+
+@needs_root
+def test_the_process_belongs_to_root_and_nobody_may_look_into_it() -> None:
+    """PR_SET_DUMPABLE 0: proc(5) gives /proc/PID to root then, and ptrace(2) is refused to the same user."""
+    ready, report = os.pipe()
+    hold, release = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(release)
+            dropped()
+            os.write(report, b"x")
+            os.read(hold, 1)
+        finally:
+            os._exit(0)
+    os.close(report)
+    os.close(hold)
+    try:
+        assert os.read(ready, 1) == b"x"
+        assert os.stat(f"/proc/{pid}/mem").st_uid == 0
+        assert status(pid)["Uid"].split() == ["33"] * 4
+
+        def same_user_looks() -> dict[str, str]:
+            os.setgroups([33])
+            os.setresgid(33, 33, 33)
+            os.setresuid(33, 33, 33)
+            return {
+                "environ": refused(Path(f"/proc/{pid}/environ").read_bytes),
+                "mem": refused(lambda: open(f"/proc/{pid}/mem", "rb")),
+                "maps": refused(lambda: Path(f"/proc/{pid}/maps").read_text()),
+                "fd": refused(lambda: os.listdir(f"/proc/{pid}/fd")),
+            }
+
+        assert set(in_child(same_user_looks).values()) == {"PermissionError"}
+    finally:
+        os.close(release)
+        os.close(ready)
+        os.waitpid(pid, 0)
+
+
+@needs_root
+def test_capabilities_that_somebody_passed_on_are_dropped_too() -> None:
+    """Inheritable and ambient sets and the keep-caps flag survive a plain setuid()."""
+    cap_net_bind_service = 10
+
+    def run() -> dict[str, str]:
+        prctl.set_caps(([cap_net_bind_service], prctl.ALL_FLAGS, True))
+        pr_cap_ambient, pr_cap_ambient_raise = 47, 2
+        arguments = (pr_cap_ambient_raise, cap_net_bind_service, 0, 0)
+        assert ctypes.CDLL(None).prctl(pr_cap_ambient, *map(ctypes.c_ulong, arguments)) == 0
+        assert int(status()["CapAmb"], 16) == 1 << cap_net_bind_service
+        prctl.securebits.keep_caps = True
+        prctl.securebits.no_setuid_fixup = True
+        dropped()
+        return status()
+
+    read = in_child(run)
+    assert {key: read[key] for key in NO_CAPABILITY} == NO_CAPABILITY
+
+
+@needs_root
+def test_without_the_power_to_empty_the_bounding_set_there_is_no_drop() -> None:
+    def run() -> None:
+        prctl.cap_effective.drop("setpcap")
+        privileges.drop(WWW)
+
+    with pytest.raises(PrivilegeError, match="CAP_SETPCAP"):
+        in_child_raising(run)
+
+
+@needs_root
+def test_no_drop_while_another_thread_lives() -> None:
+    def run() -> None:
+        stop = threading.Event()
+        thread = threading.Thread(target=stop.wait)
+        thread.start()
+        try:
+            privileges.drop(WWW)
+        finally:
+            stop.set()
+            thread.join()
+
+    with pytest.raises(PrivilegeError, match="before the first thread"):
+        in_child_raising(run)
+
+
+@pytest.mark.parametrize(("uid", "gid", "groups"), [(0, 33, ()), (33, 0, ()), (33, 33, (33, 0)), (-1, 33, ())])
+def test_nobody_becomes_root_by_dropping(uid: int, gid: int, groups: tuple[int, ...]) -> None:
+    with pytest.raises(PrivilegeError, match="is root"):
+        in_child_raising(lambda: privileges.drop(Identity("x", uid, gid, groups)))
+
+
+# prove: each half-done drop is found out
+
+
+def leave_root_saved() -> None:
+    os.setresuid(33, 33, 0)
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("steps", "doubt"),
+    [
+        ((), "user ids"),
+        ((lambda: os.setgroups([33]), lambda: os.setresgid(33, 33, 33), leave_root_saved), "user ids"),
+        ((lambda: os.setgroups([33]), lambda: os.setresuid(33, 33, 33)), "group ids"),
+        ((lambda: os.setresgid(33, 33, 33), lambda: os.setresuid(33, 33, 33)), "groups"),
+        (
+            (lambda: os.setgroups([33]), lambda: os.setresgid(33, 33, 33), lambda: os.setresuid(33, 33, 33)),
+            "CapBnd",
+        ),
+        (
+            (
+                privileges._empty_bounding_set,
+                lambda: os.setgroups([33]),
+                lambda: os.setresgid(33, 33, 33),
+                lambda: setattr(prctl.securebits, "keep_caps", True),
+                lambda: os.setresuid(33, 33, 33),
+            ),
+            "CapPrm",
+        ),
+    ],
+)
+def test_a_half_done_drop_is_found_out(steps: tuple[Callable[[], Any], ...], doubt: str) -> None:
+    def run() -> None:
+        os.setgroups([0, 33])
+        for step in steps:
+            step()
+        privileges.prove(WWW)
+
+    with pytest.raises(PrivilegeError, match=f"after the drop {doubt}"):
+        in_child_raising(run)
+
+
+@needs_root
+def test_a_way_back_is_found_out() -> None:
+    """What prove() must catch even where ids and capabilities look right: here a setuid that works, by monkeypatch."""
+
+    def run() -> None:
+        dropped()
+        os.seteuid = lambda uid: None
+        privileges.prove(WWW)
+
+    with pytest.raises(PrivilegeError, match=r"seteuid\(0\) still works"):
+        in_child_raising(run)
+
+
+# harden, die_with_parent, preload
+
+
+def test_harden_needs_no_root() -> None:
+    def run() -> list[Any]:
+        privileges.harden(no_new_privs=False)
+        first = [prctl.get_dumpable(), prctl.get_no_new_privs(), resource.getrlimit(resource.RLIMIT_CORE)]
+        privileges.harden(no_new_privs=True)
+        return [first, prctl.get_dumpable(), prctl.get_no_new_privs(), status()["NoNewPrivs"]]
+
+    before = prctl.get_no_new_privs()
+    assert in_child(run) == [[0, before, [0, 0]], 0, 1, "1"]
+
+
+def test_a_worker_dies_with_its_master() -> None:
+    """master and worker are child and grandchild; the pipe's end of file says that the worker is gone."""
+    alive, worker_end = os.pipe()
+    master = os.fork()
+    if master == 0:
+        try:
+            os.close(alive)
+            me = os.getpid()
+            if os.fork() == 0:
+                privileges.die_with_parent(me)
+                os.write(worker_end, str(os.getpid()).encode())
+                time.sleep(60)
+            os.close(worker_end)
+            time.sleep(60)
+        finally:
+            os._exit(0)
+    os.close(worker_end)
+    try:
+        assert int(os.read(alive, 20)) > 0
+        assert not select.select([alive], [], [], 0)[0]
+        os.kill(master, signal.SIGKILL)
+        os.waitpid(master, 0)
+        assert select.select([alive], [], [], 10)[0]
+        assert os.read(alive, 1) == b""
+    finally:
+        os.close(alive)
+
+
+@needs_root
+def test_the_death_signal_is_set_after_setuid_which_clears_it() -> None:
+    def run() -> list[int]:
+        parent = os.getppid()
+        prctl.set_pdeathsig(signal.SIGKILL)
+        privileges.drop(WWW)
+        cleared = int(prctl.get_pdeathsig())
+        privileges.die_with_parent(parent)
+        return [cleared, int(prctl.get_pdeathsig())]
+
+    assert in_child(run) == [0, signal.SIGKILL]
+
+
+def test_an_orphan_leaves_at_once() -> None:
+    pid = os.fork()
+    if pid == 0:
+        privileges.die_with_parent(os.getppid() + 1)
+        os._exit(77)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == privileges.EXIT_ORPHAN
+
+
+def test_preload_leaves_nothing_to_import_for_a_connect() -> None:
+    """In a fresh interpreter: what a worker does first must not look for a file of Python's."""
+    program = """
+        import socket, sys
+        from uwsgi_tls import privileges
+        privileges.preload()
+        before = set(sys.modules)
+        sys.path[:] = []
+        sys.meta_path[:] = []
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex(("127.0.0.1", 9))
+        sock.close()
+        socket.getaddrinfo("localhost", 443)
+        import time
+        time.strptime("Mon Nov 23 09:48:39 2026")
+        print(sorted(set(sys.modules) - before))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
+def test_what_preload_names_exists() -> None:
+    for module in privileges._LATE_MODULES:
+        assert importlib.import_module(module)
+    assert grp.getgrgid(33).gr_name == "www-data"  # Debian's, which the tables above rely on

@@ -1,0 +1,39 @@
+"""The CGI variables of a request, in the order in which uWSGI's router sends them (plugins/http/http.c).
+
+A client chooses only what stands in `HTTP_*`, CONTENT_TYPE and CONTENT_LENGTH, and the parser made those names; no header
+can become HTTPS_DN or any other name that is set here.
+"""
+
+from uwsgi_tls.exchange import Exchange
+
+
+def variables(exchange: Exchange) -> list[tuple[str, str]]:
+    """All variables of the request of `exchange` as latin-1 strings; duplicates do not occur."""
+    head = exchange.head
+    assert head is not None
+    pairs = [
+        ("REQUEST_METHOD", head.method),
+        ("PATH_INFO", head.path),
+        ("REQUEST_URI", head.target),
+        ("QUERY_STRING", head.query),
+        ("SERVER_PROTOCOL", head.protocol),
+        ("SCRIPT_NAME", ""),
+        ("SERVER_NAME", server_name(head.host)),
+        *exchange.connection.variables,
+        *head.fields.items(),
+    ]
+    if head.content_length < 0 and exchange.body is not None:
+        # The chunks have been put together, so the length is known now (RFC 3875, 4.1.2).
+        pairs.append(("CONTENT_LENGTH", str(exchange.body.size)))
+    exchange.variables = len(pairs)
+    return pairs
+
+
+def server_name(host: str) -> str:
+    """The Host field without its port; "localhost" where an HTTP/1.0 client named none."""
+    if not host:
+        return "localhost"
+    if host.endswith("]"):
+        return host
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdigit() or colon and not port else host

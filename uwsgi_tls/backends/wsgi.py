@@ -1,0 +1,167 @@
+"""A WSGI application in the worker (PEP 3333).
+
+The application is called in a service thread, the only wait that a thread here ever has. Its request body is whole before
+it is called; its response goes to the exchange, which keeps what the client does not take yet.
+"""
+
+import io
+import os
+import stat
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO, cast
+
+from uwsgi_tls.backends.variables import variables
+from uwsgi_tls.exchange import Exchange
+from uwsgi_tls.gone import Gone
+from uwsgi_tls.response import BadResponse
+
+Environ = dict[str, Any]
+Headers = list[tuple[str, str]]
+Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+
+
+class FileWrapper:
+    """`wsgi.file_wrapper`: a file that is sent as the client reads it, if its length can be known."""
+
+    def __init__(self, file: Any, block_size: int = 65536) -> None:
+        self.file = file
+        self.block_size = block_size
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(lambda: self.file.read(self.block_size), b"")
+
+    def read(self, count: int) -> bytes:
+        return cast(bytes, self.file.read(count))
+
+    def close(self) -> None:
+        if hasattr(self.file, "close"):
+            self.file.close()
+
+    def remaining(self) -> int | None:
+        """Bytes from the file's position to its end; None where that cannot be told."""
+        try:
+            status = os.fstat(self.file.fileno())
+            return status.st_size - cast(int, self.file.tell()) if stat.S_ISREG(status.st_mode) else None
+        except (AttributeError, OSError, ValueError, TypeError):
+            return None
+
+
+class StartResponse:
+    """The `start_response` of one call, and the state that PEP 3333 asks a server to keep of it."""
+
+    __slots__ = ("begun", "exchange", "headers", "status")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self.status = ""
+        self.headers: Headers = []
+        self.begun = False
+
+    def __call__(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], None]:
+        if exc_info is not None:
+            try:
+                if self.exchange.begun:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # the traceback holds this frame
+        elif self.status:
+            raise AssertionError("start_response was called twice without exc_info (PEP 3333)")
+        self.status, self.headers, self.begun = status, headers, False
+        return self.write
+
+    def begin(self, length: int | None) -> None:
+        """Fixes the head, with `length` as Content-Length where the application gave none and one can be."""
+        if not self.status:
+            raise AssertionError("the application did not call start_response (PEP 3333)")
+        headers = self.headers
+        if length is not None and not self.status.startswith(("204", "304")):
+            for name, _ in headers:
+                if name.lower() == "content-length":
+                    break
+            else:
+                headers = [*headers, ("Content-Length", str(length))]
+        self.begun = True
+        self.exchange.start(self.status, headers)
+
+    def write(self, block: bytes) -> None:
+        if not self.begun:
+            self.begin(None)
+        self.exchange.write(block)
+
+
+class WsgiBackend:
+    """Calls one application."""
+
+    blocking = True
+
+    def __init__(self, application: Application, *, multithread: bool, multiprocess: bool,
+                 extra: tuple[tuple[str, str], ...] = ()) -> None:
+        self._application = application
+        self._base: Environ = {
+            "wsgi.version": (1, 0),
+            "wsgi.url_scheme": "https",
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": multithread,
+            "wsgi.multiprocess": multiprocess,
+            "wsgi.run_once": False,
+            "wsgi.input_terminated": True,
+            "wsgi.file_wrapper": FileWrapper,
+        }
+        self._extra = extra
+
+    def handle(self, exchange: Exchange) -> bool:
+        environ = self._environ(exchange)
+        start = StartResponse(exchange)
+        try:
+            result = self._application(environ, start)
+            try:
+                if isinstance(result, FileWrapper):
+                    size = result.remaining()
+                    if size is not None:
+                        start.begin(size)
+                        file, result = result, ()
+                        return exchange.send_file(cast(BinaryIO, file), size)
+                self._send(start, result)
+            finally:
+                if hasattr(result, "close"):
+                    result.close()
+            return exchange.finish()
+        except Gone:
+            exchange.connection.close()
+            return False
+        except BadResponse as bad:
+            return exchange.fail(500, f"the application's response is not valid: {bad}")
+        except BaseException as error:  # an application may raise anything, SystemExit too; it costs its request only
+            traceback.print_exc()
+            return exchange.fail(500, f"the application raised {type(error).__name__}")
+        finally:
+            if exchange.body is not None:
+                exchange.body.close()
+
+    def _send(self, start: StartResponse, result: Iterable[bytes]) -> None:
+        exchange = start.exchange
+        if isinstance(result, list | tuple) and len(result) == 1:
+            block = result[0]
+            if not start.begun:
+                start.begin(len(block))
+            exchange.write(block)
+            return
+        for block in result:
+            if block:
+                if not start.begun:
+                    start.begin(None)
+                exchange.write(block)
+        if not start.begun:
+            head = exchange.head
+            start.begin(None if head is not None and head.method == "HEAD" else 0)
+
+    def _environ(self, exchange: Exchange) -> Environ:
+        environ = self._base.copy()
+        environ.update(variables(exchange))
+        if self._extra:
+            environ.update(self._extra)
+        body = exchange.body
+        environ["wsgi.input"] = io.BytesIO() if body is None else body.file()
+        return environ

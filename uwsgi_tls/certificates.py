@@ -1,0 +1,256 @@
+"""The files of an https option, examined before they are used: certificate chain, private key, client CAs.
+
+uWSGI says "unable to assign key" for four different causes (core/ssl.c); here each has its own words. The private key
+passes through here as bytes that are wiped after use; it is never text, never logged, and no passphrase is asked for.
+Files are PEM (RFC 7468); tls.py builds the context from what has been found good here.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from OpenSSL import crypto
+
+from uwsgi_tls.errors import ConfigError
+from uwsgi_tls.https_option import HttpsListener
+
+if TYPE_CHECKING:  # names that Debian 12's cryptography has not
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
+
+FILE_BYTES_MAX = 16 * 1024 * 1024  # a bundle of every public CA has 0.2 MB
+RSA_BITS_MIN = 2048  # OpenSSL's security level 2 and Mozilla's guidelines 6.0
+EC_BITS_MIN = 256
+EXPIRY_WARNING = timedelta(days=14)
+
+_CERTIFICATE = re.compile(rb"-----BEGIN ((?:X509 )?CERTIFICATE)-----.*?-----END \1-----", re.DOTALL)
+_PRIVATE_KEY = re.compile(rb"-----BEGIN ((?:[A-Z0-9]+ )*)PRIVATE KEY-----.*?-----END \1PRIVATE KEY-----", re.DOTALL)
+_PEM_LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
+
+
+class BadFile(Exception):
+    """A file that cannot be used; its text is the cause and names the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateInfo:
+    """What the files of one https option hold, for --check and the log."""
+
+    subject: str  # RFC 4514
+    names: tuple[str, ...]  # DNS names and IP addresses the certificate is good for
+    not_after: datetime  # UTC
+    key_kind: str  # "RSA 2048", "EC secp256r1", "Ed25519"
+    chain_length: int  # certificates in the file, the server's own included
+    client_cas: int  # 0: no client certificate is asked for
+    warnings: tuple[str, ...]  # one line each
+
+
+def verify_files(option: HttpsListener) -> CertificateInfo:
+    """Read and compare the files of an https option. Raises ConfigError with the cause and the file."""
+    try:
+        return _verify(option)
+    except BadFile as error:
+        raise ConfigError(option.option, option.text, str(error), option.where) from None
+
+
+def private_key(path: str) -> "PrivateKeyTypes":
+    """The private key in a PEM file, which may hold certificates too. The bytes read are wiped. Raises BadFile."""
+    data = read_file(path, "key")
+    try:
+        return _load_key(path, data)
+    finally:
+        _wipe(data)
+
+
+def read_file(path: str, what: str) -> bytearray:
+    """The bytes of a regular file of at most FILE_BYTES_MAX bytes. Raises BadFile, naming it as `what` and path."""
+    try:
+        # O_NONBLOCK: opening a FIFO would wait for a writer.
+        with open(path, "rb", buffering=0, opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadFile(f"{what} {path}: is not a regular file")
+            if status.st_size > FILE_BYTES_MAX:
+                raise BadFile(f"{what} {path}: has more than {FILE_BYTES_MAX} bytes")
+            data = bytearray(status.st_size)  # read in place, so that no copy of a key is left behind
+            del data[file.readinto(data) :]
+    except PermissionError:
+        raise BadFile(f"{what} {path}: permission denied (read as uid {os.geteuid()})") from None
+    except FileNotFoundError:
+        place = "" if os.path.isabs(path) else f" (in {os.getcwd()})"
+        raise BadFile(f"{what} {path}: no such file{place}") from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise BadFile(f"{what} {path}: {getattr(error, 'strerror', None) or error}") from None
+    if not data.strip():
+        raise BadFile(f"{what} {path}: is empty")
+    return data
+
+
+def _wipe(data: bytearray) -> None:
+    data[:] = bytes(len(data))
+
+
+def _verify(option: HttpsListener) -> CertificateInfo:
+    chain = _readable(option.certificate, _certificates(option.certificate, "certificate"))
+    leaf = chain[0]
+    key = private_key(option.key)
+    _check_match(option, chain, key.public_key())
+    kind = _key_kind(option.key, key)
+    warnings = [*_validity_warnings(option.certificate, leaf), *_mode_warnings(option.key)]
+    client_cas = 0
+    if option.client_ca:
+        authorities = _certificates(option.client_ca, "client CA")
+        client_cas = len(authorities)
+        for number, authority in enumerate(authorities, 1):
+            if authority.has_expired():
+                warnings.append(f"client CA {option.client_ca}: certificate {number} of {client_cas} has expired")
+    elif option.client_required:
+        raise BadFile("a client certificate is required, but no client CA is given")
+    return CertificateInfo(
+        subject=leaf.subject.rfc4514_string(),
+        names=_names(leaf),
+        not_after=_not_after(leaf),
+        key_kind=kind,
+        chain_length=len(chain),
+        client_cas=client_cas,
+        warnings=tuple(warnings),
+    )
+
+
+def _certificates(path: str, what: str) -> list[crypto.X509]:
+    """All certificates of a PEM file, as OpenSSL reads them. Raises BadFile if there is none, or one is damaged."""
+    data = read_file(path, what)
+    try:
+        blocks = [bytes(block.group()) for block in _CERTIFICATE.finditer(data)]
+        if not blocks:
+            raise BadFile(f"{what} {path}: {_instead(data, 'certificate')}")
+    finally:
+        _wipe(data)  # the key may stand in the same file
+    found = []
+    for number, block in enumerate(blocks, 1):
+        try:
+            if b"Proc-Type:" in block:  # RFC 1421's encryption, for which OpenSSL would ask the terminal
+                raise ValueError
+            found.append(crypto.load_certificate(crypto.FILETYPE_PEM, block))
+        except (crypto.Error, ValueError):
+            raise BadFile(f"{what} {path}: certificate {number} of {len(blocks)} is damaged") from None
+    return found
+
+
+def _readable(path: str, chain: list[crypto.X509]) -> list[x509.Certificate]:
+    """The same for cryptography, which refuses some that OpenSSL takes."""
+    try:
+        return [certificate.to_cryptography() for certificate in chain]
+    except ValueError as error:
+        raise BadFile(f"certificate {path}: {error}") from None
+
+
+def _instead(data: bytearray, wanted: str) -> str:
+    """Why a file has no `wanted` in it: what it has instead."""
+    labels = [label.decode("ascii") for label in dict.fromkeys(_PEM_LABEL.findall(data))]
+    if any(label.endswith(wanted.upper()) for label in labels):
+        return f"its {wanted} is cut off"
+    if labels:
+        return f"holds no {wanted} but {', '.join(labels)}"
+    if data[:1] == b"\x30":  # an ASN.1 SEQUENCE
+        return "is not PEM but looks like DER; convert it with openssl"
+    return "is not PEM"
+
+
+def _load_key(path: str, data: bytearray) -> "PrivateKeyTypes":
+    block = _PRIVATE_KEY.search(data)
+    if block is None:
+        raise BadFile(f"key {path}: {_instead(data, 'private key')}")
+    kind = bytes(block.group(1))
+    if kind == b"OPENSSH ":  # openssh's PROTOCOL.key
+        raise BadFile(f"key {path}: is in OpenSSH's own format; ssh-keygen -p -m PEM converts it")
+    pem = data[block.start() : block.end()]
+    try:
+        if kind == b"ENCRYPTED " or b"Proc-Type: 4,ENCRYPTED" in pem:  # PKCS#8, or RFC 1421's header
+            raise BadFile(f"key {path}: the key is encrypted; openssl pkey -in KEY -out NEW takes the passphrase off")
+        return serialization.load_pem_private_key(pem, password=None)
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        raise BadFile(f"key {path}: the private key is damaged or of an unknown kind") from None
+    finally:
+        _wipe(pem)
+
+
+def _check_match(option: HttpsListener, chain: list[x509.Certificate], key: "PublicKeyTypes") -> None:
+    wanted = _spki(key)
+    matches = [_spki(certificate.public_key()) == wanted for certificate in chain]
+    if matches[0]:
+        return
+    if any(matches):
+        cause = f"certificate {matches.index(True) + 1} of {len(chain)} matches it; the server's own must stand first"
+    else:
+        cause = "it is the key of another certificate"
+    raise BadFile(f"key {option.key}: does not match certificate {option.certificate}: {cause}")
+
+
+def _spki(key: "PublicKeyTypes") -> bytes:
+    return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def _key_kind(path: str, key: "PrivateKeyTypes") -> str:
+    if isinstance(key, rsa.RSAPrivateKey):
+        return _strong(path, f"RSA {key.key_size}", key.key_size, RSA_BITS_MIN)
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return _strong(path, f"EC {key.curve.name}", key.key_size, EC_BITS_MIN)
+    if isinstance(key, ed25519.Ed25519PrivateKey):
+        return "Ed25519"
+    if isinstance(key, ed448.Ed448PrivateKey):
+        return "Ed448"
+    raise BadFile(f"key {path}: TLS cannot use a {'DSA' if isinstance(key, dsa.DSAPrivateKey) else 'key'} of that kind")
+
+
+def _strong(path: str, kind: str, bits: int, least: int) -> str:
+    if bits < least:
+        raise BadFile(f"key {path}: {kind} is too weak, {least} bits are the least")
+    return kind
+
+
+def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+    try:
+        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (x509.ExtensionNotFound, ValueError):  # ValueError: an extension that cryptography cannot read
+        return ()
+    names = extension.value.get_values_for_type(x509.DNSName)
+    return (*names, *(str(address) for address in extension.value.get_values_for_type(x509.IPAddress)))
+
+
+def _not_after(certificate: x509.Certificate) -> datetime:
+    if hasattr(certificate, "not_valid_after_utc"):  # cryptography 42; the older name warns from then on
+        return certificate.not_valid_after_utc
+    return certificate.not_valid_after.replace(tzinfo=UTC)
+
+
+def _not_before(certificate: x509.Certificate) -> datetime:
+    if hasattr(certificate, "not_valid_before_utc"):
+        return certificate.not_valid_before_utc
+    return certificate.not_valid_before.replace(tzinfo=UTC)
+
+
+def _validity_warnings(path: str, certificate: x509.Certificate) -> Iterator[str]:
+    now = datetime.now(UTC)
+    end = _not_after(certificate)
+    if end <= now:
+        yield f"certificate {path}: has expired on {end:%Y-%m-%d %H:%M} UTC; clients will refuse it"
+    elif end <= now + EXPIRY_WARNING:
+        yield f"certificate {path}: expires on {end:%Y-%m-%d %H:%M} UTC"
+    begin = _not_before(certificate)
+    if begin > now:
+        yield f"certificate {path}: is valid only from {begin:%Y-%m-%d %H:%M} UTC on; clients will refuse it"
+
+
+def _mode_warnings(path: str) -> Iterator[str]:
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
+        who = "writable by others" if mode & (stat.S_IWOTH | stat.S_IWGRP) else "readable by every user"
+        yield f"key {path}: is {who} (mode {mode:04o}); chmod 600"

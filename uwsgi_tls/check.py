@@ -1,0 +1,85 @@
+"""`--check`: everything that a start would load is loaded, nothing is bound, and what would happen is printed.
+
+The application, if there is one, is imported in a child that has dropped root first, as a worker would have.
+"""
+
+import os
+import sys
+import traceback
+from contextlib import suppress
+
+from uwsgi_tls import certificates, listeners, master, privileges, tls
+from uwsgi_tls.backends import application, uwsgi
+from uwsgi_tls.logs import AccessLog
+from uwsgi_tls.options import Config
+from uwsgi_tls.privileges import Identity
+from uwsgi_tls.worker import EXIT_NO_APPLICATION
+
+
+def run(config: Config) -> int:
+    """Prints what the configuration would do; returns 0, or 22 when the application cannot be loaded. Raises ConfigError."""
+    privileges.preload()
+    identity = privileges.resolve(config.uid, config.gid, config.add_gid, config.strict)
+    master.check_paths(config)
+    nodes = [uwsgi.node(address) for address in config.http_to]
+    AccessLog(config.log_format, config.log_json)
+    report = listeners.check_all(config)
+    for option in config.listeners:
+        info = certificates.verify_files(option)
+        tls.build_context(option)
+        report.append(f"certificate {option.certificate}: {info.subject}, {info.key_kind}, until {info.not_after:%Y-%m-%d}")
+        report += [f"warning: {warning}" for warning in info.warnings]
+        if option.client_ca:
+            report.append(f"client certificates: {'required' if option.client_required else 'asked for'}, CA {option.client_ca}")
+    report.append(_whom(identity))
+    report.append(f"{config.processes} worker processes of {config.threads} threads")
+    report.append(_where(config, [node.name for node in nodes]))
+    if config.ignored:
+        report.append(f"options of uWSGI without a meaning here, ignored: {', '.join(config.ignored)}")
+    print("\n".join(report))
+    if config.wsgi_file or config.module:
+        status = _try_application(config, identity)
+        if status:
+            return status
+    print("configuration ok")
+    return 0
+
+
+def _whom(identity: Identity | None) -> str:
+    if identity is None:
+        return f"no user to become: runs with uid {os.getuid()}, gid {os.getgid()}"
+    return f"becomes {identity.user}: uid {identity.uid}, gid {identity.gid}, groups {list(identity.groups)}"
+
+
+def _where(config: Config, nodes: list[str]) -> str:
+    if nodes:
+        return f"requests go to {', '.join(nodes)} (uwsgi protocol)"
+    if config.wsgi_file or config.module:
+        return f"requests go to the WSGI application {config.wsgi_file or config.module}"
+    return "requests go to the built-in page"
+
+
+def _try_application(config: Config, identity: Identity | None) -> int:
+    """Imports the application where it can do what a worker could do, and no more."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = EXIT_NO_APPLICATION
+    try:
+        if config.chdir:
+            os.chdir(config.chdir)
+        if identity is not None:
+            privileges.drop(identity)
+        privileges.harden(no_new_privs=identity is not None)
+        application.load(config)
+        status = 0
+    except BaseException as error:  # an application's import may raise anything
+        if not isinstance(error, application.ApplicationError):
+            traceback.print_exc()
+        print(f"unable to load the application: {type(error).__name__}: {error}", file=sys.stderr)
+    finally:
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)

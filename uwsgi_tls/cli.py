@@ -1,0 +1,58 @@
+"""argv in, exit status out: help, versions, --check, or the server itself.
+
+Exit statuses are uWSGI's: 0 after a clean stop, 1 for a configuration that cannot be served, 22 for an application
+that does not load (the master says that one). A ConfigError is one line on standard error, never a traceback.
+"""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Sequence
+
+from . import __version__, config, help
+from .errors import ConfigError
+from .options import Config
+
+CONFIGURATION_ERROR = 1
+HELP_COLUMNS = 80
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program with the arguments argv (sys.argv if None) and return its exit status."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        line = config.read_command_line(words)
+        if line.asks("help"):
+            print(help.help_text(min(HELP_COLUMNS, shutil.get_terminal_size().columns)), end="")
+            return 0
+        if line.asks("version"):
+            print(version_text())
+            return 0
+        return _run(config.load(words, os.environ))
+    except ConfigError as error:
+        print(f"uwsgi-tls: {error}", file=sys.stderr)
+        return CONFIGURATION_ERROR
+
+
+def version_text() -> str:
+    """Our version and those of what serves TLS."""
+    import OpenSSL
+    from OpenSSL import SSL
+
+    library = SSL.OpenSSL_version(SSL.OPENSSL_VERSION).decode("ascii", "replace").split()[1]
+    return (
+        f"uwsgi-tls {__version__} (pyOpenSSL {OpenSSL.__version__}, OpenSSL {library},"
+        f" Python {platform.python_version()})"
+    )
+
+
+def _run(configuration: Config) -> int:
+    # Imported late: --help and a mistake in an option need no OpenSSL.
+    if configuration.check:
+        from . import check
+
+        return check.run(configuration)
+    from . import master
+
+    return master.run(configuration)

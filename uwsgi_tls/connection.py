@@ -1,0 +1,449 @@
+"""One accepted socket: first bytes, TLS handshake, requests in turn, and its end.
+
+A connection is a small state machine whose state is `step`, the method that the next event calls. Every step goes as far as
+it can without waiting and then parks the connection in the lounge with a deadline. What is written here never blocks.
+This is the only module that calls pyOpenSSL's I/O; each result becomes bytes, "not now" (an empty result) or `Gone`.
+"""
+
+import socket
+import traceback
+from _socket import socket as RawSocket  # without the wrapper's work: a connection needs none of it
+from collections.abc import Callable
+
+from OpenSSL import SSL
+
+from uwsgi_tls import hello, http, tls
+from uwsgi_tls.exchange import Exchange
+from uwsgi_tls.gone import Gone
+from uwsgi_tls.logs import line
+from uwsgi_tls.lounge import GONE, HANGUP_ONLY, NEVER, READ, WRITE
+from uwsgi_tls.service import Endpoint, Service
+from uwsgi_tls.spool import Spool
+
+HELLO_BYTES = 65536  # a ClientHello may not be longer (TLS.md: a post-quantum one has some 1,700)
+RECORD_BYTES = 16384  # RFC 8446, 5.1: a read of this size leaves nothing decrypted behind in OpenSSL
+READS_PER_TURN = 16  # then other connections have their turn
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 65536
+
+PLAIN_HTTP_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 58\r\n\r\n"
+    b"The plain HTTP request was sent to an HTTPS port; use TLS."
+)
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Connection:
+    __slots__ = (
+        "_body_decoder",
+        "_body_left",
+        "_idle",
+        "_low_water",
+        "_tls",
+        "armed",
+        "buffer",
+        "closed",
+        "deadline",
+        "endpoint",
+        "exchange",
+        "fd",
+        "peer",
+        "service",
+        "sock",
+        "step",
+        "variables",
+        "want",
+    )
+
+    def __init__(self, service: Service, endpoint: Endpoint, sock: RawSocket, peer: tuple[str, str]) -> None:
+        self.service = service
+        self.endpoint = endpoint
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.peer = peer  # address and port, as REMOTE_ADDR and REMOTE_PORT have them
+        self.deadline = service.lounge.now + service.limits.handshake
+        self.armed = 0
+        self.closed = False
+        self.step: Callable[[int], None] = self._first_bytes
+        self.want = READ
+        self.buffer = b""
+        self.exchange: Exchange | None = None
+        self.variables: tuple[tuple[str, str], ...] = ()
+        self._tls: SSL.Connection | None = None
+        self._idle = False
+        self._low_water = False
+        self._body_left = 0
+        self._body_decoder: http.ChunkedDecoder | None = None
+        service.connections.add(self)
+
+    # What the lounge calls: the caller owns the connection.
+
+    def ready(self, events: int) -> None:
+        try:
+            self.step(events)
+        except Gone:
+            self.close()
+
+    def expired(self) -> None:
+        try:
+            self._time_out()
+        except Gone:
+            self.close()
+
+    def _time_out(self) -> None:
+        """The deadline has passed: a client that owes the rest of a request is told so, any other is just left."""
+        exchange = self.exchange
+        if self.step == self._more_body or (self.step == self._more_head and self.buffer):
+            self._refuse(http.BadRequest(408, "the request did not come in time"))
+        elif exchange is not None:
+            exchange.client_gone("the client did not read its response in time")
+        else:
+            if self.step == self._more_handshake:
+                self._complain("TLS handshake did not finish in time")
+            self.close()
+
+    def crashed(self) -> None:
+        """An exception that nothing foresaw: it costs this connection and one line, not the worker."""
+        if not self.closed:
+            line(f"connection of {self.peer[0]} ended by a defect: {traceback.format_exc()}")
+            self.close()
+
+    # The steps.
+
+    def _first_bytes(self, events: int) -> None:
+        """Looks at what the client says first, without taking it from the socket; so a name can choose the context."""
+        try:
+            seen = hello.look(self.sock.recv(HELLO_BYTES, socket.MSG_PEEK))
+        except BlockingIOError:
+            return self._park(READ)
+        except OSError:
+            return self.close()
+        if isinstance(seen, hello.Hello):
+            return self._begin_tls()
+        if isinstance(seen, hello.NotTls):
+            return self._not_tls(seen.kind)
+        if events & (GONE | HANGUP_ONLY) or seen.bytes_total > HELLO_BYTES:
+            return self.close()
+        # The peeked bytes stay in the socket, so that it would be ready again at once: only the rest may wake us (socket(7)).
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, seen.bytes_total)
+        self._low_water = True
+        return self._park(READ)
+
+    def _begin_tls(self) -> None:
+        if self._low_water:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        self._tls = SSL.Connection(self.endpoint.context, self.sock)  # type: ignore[arg-type]  # needs fileno() only
+        self._tls.set_accept_state()
+        self.step = self._more_handshake
+        self._more_handshake(0)
+
+    def _not_tls(self, kind: str) -> None:
+        if kind == "http":
+            self._complain("plain HTTP was sent to the HTTPS port")
+            try:
+                self.sock.send(PLAIN_HTTP_ANSWER)
+            except OSError:
+                return self.close()
+            return self._linger()
+        self._complain("what was sent is not TLS")
+        return self.close()
+
+    def _more_handshake(self, events: int) -> None:
+        assert self._tls is not None
+        try:
+            self._tls.do_handshake()
+        except SSL.WantReadError:
+            return self._park(READ)
+        except SSL.WantWriteError:
+            return self._park(WRITE)
+        except SSL.Error as error:
+            self._complain(f"TLS handshake failed: {tls.reason(error, self._tls)}")
+            # The alert that tells the client why is on its way; a close with unread bytes would overtake it (RFC 9293, 3.6).
+            return self._linger()
+        self.variables = (
+            ("SERVER_PORT", self.endpoint.port),
+            ("UWSGI_ROUTER", "http"),
+            *tls.client_variables(self._tls, self.service.export_cert),
+            ("REMOTE_ADDR", self.peer[0]),
+            ("REMOTE_PORT", self.peer[1]),
+        )
+        self.step = self._more_head
+        self.deadline = self.service.lounge.now + self.service.limits.headers
+        # The request often comes with the client's last handshake message.
+        return self._more_head(0)
+
+    def _more_head(self, events: int) -> None:
+        data = self._read()
+        if data is None:
+            return
+        if self._idle:
+            self._idle = False
+            self.deadline = self.service.lounge.now + self.service.limits.headers
+        self.buffer = self.buffer + data if self.buffer else data
+        self._serve()
+
+    def _more_body(self, events: int) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        for _ in range(READS_PER_TURN):
+            data = self._read()
+            if data is None:
+                return
+            self.deadline = self.service.lounge.now + self.service.limits.body
+            try:
+                if not self._gather(exchange, data):
+                    continue
+            except http.BadRequest as bad:
+                return self._refuse(bad)
+            except OSError as error:  # no room for the spool
+                line(f"a request body could not be stored: {error}")
+                return self._refuse(http.BadRequest(503, "no room for the body"))
+            self._carry_on(exchange)
+            return
+        self._park(READ)
+
+    def _while_answered(self, events: int) -> None:
+        """Something comes while a backend works on the answer: the next request, or the client's farewell."""
+        exchange = self.exchange
+        assert exchange is not None
+        if events & (GONE | HANGUP_ONLY):
+            return exchange.client_gone("the client left before its answer")
+        try:
+            data = self.receive()
+        except Gone as gone:
+            return exchange.client_gone(str(gone))
+        self.buffer += data
+        self._park(READ if len(self.buffer) < self.service.limits.head_bytes else HANGUP_ONLY)
+
+    def _discard(self, events: int) -> None:
+        """Reads what still comes, so that the kernel does not answer it with a reset that destroys our last words."""
+        try:
+            for _ in range(READS_PER_TURN):
+                if not self.sock.recv(LINGER_BYTES):
+                    return self.close()
+        except BlockingIOError:
+            pass
+        except OSError:
+            return self.close()
+        self._park(READ)
+
+    # Requests.
+
+    def _serve(self) -> None:
+        """Answers the requests in the buffer, one after the other, until one must wait or none is whole."""
+        while True:
+            try:
+                exchange = self._next_exchange()
+            except http.BadRequest as bad:
+                return self._refuse(bad)
+            if exchange is None:
+                return
+            if not self.service.dispatch(exchange):
+                return
+            self.exchange = None
+            if not exchange.keep_alive:
+                return self.finish()
+
+    def _next_exchange(self) -> Exchange | None:
+        """The next whole request; None when the connection was parked until more of it comes."""
+        limits = self.service.limits
+        if not self.buffer:
+            # Between two requests; a server that is leaving waits a moment for one that may be on its way.
+            self._idle = True
+            self.step = self._more_head
+            self.deadline = self.service.lounge.now + (LINGER_SECONDS if self.service.draining else limits.keepalive)
+            self._park(READ)
+            return None
+        end = http.head_end(self.buffer, limits.head_bytes)
+        if end < 0:
+            if self.step != self._more_head:
+                self.step = self._more_head
+                self._idle = False
+                self.deadline = self.service.lounge.now + limits.headers
+            self._park(READ)
+            return None
+        head = http.parse_head(self.buffer[:end], limits.max_headers)
+        self.buffer = self.buffer[end:]
+        self.exchange = exchange = Exchange(self, head)
+        if head.content_length and not self._begin_body(exchange, head):
+            return None
+        self.deadline = NEVER
+        self.step = self._while_answered
+        return exchange
+
+    def _begin_body(self, exchange: Exchange, head: http.RequestHead) -> bool:
+        """Whether the whole body is there already; if not, the connection is parked until it is."""
+        length, limit = head.content_length, self.service.limits.body_bytes
+        if limit and length > limit:
+            raise http.BadRequest(413, "the body is larger than limit-post")
+        exchange.body = Spool(self.service.limits.memory_bytes)
+        self._body_left = length
+        self._body_decoder = http.ChunkedDecoder() if length < 0 else None
+        first, self.buffer = self.buffer, b""
+        if first and self._gather(exchange, first):
+            return True
+        if head.expect_continue and not first:
+            if self.write(CONTINUE) < len(CONTINUE):
+                raise Gone("the client does not read")
+        self.step = self._more_body
+        self.deadline = self.service.lounge.now + self.service.limits.body
+        self._park(READ)
+        return False
+
+    def _gather(self, exchange: Exchange, data: bytes) -> bool:
+        """Adds `data` to the body; True when it is whole. What follows the body stays in the buffer."""
+        body, decoder = exchange.body, self._body_decoder
+        assert body is not None
+        if decoder is None:
+            body.append(data[: self._body_left])
+            if len(data) < self._body_left:
+                self._body_left -= len(data)
+                return False
+            self.buffer = data[self._body_left :]
+            return True
+        body.append(decoder.feed(data))
+        limit = self.service.limits.body_bytes
+        if limit and body.size > limit:
+            raise http.BadRequest(413, "the body is larger than limit-post")
+        if decoder.done:
+            self.buffer = decoder.rest
+            self._body_decoder = None
+        return decoder.done
+
+    def _carry_on(self, exchange: Exchange) -> None:
+        self.deadline = NEVER
+        self.step = self._while_answered
+        if self.service.dispatch(exchange):
+            self.resume()
+
+    def resume(self) -> None:
+        """Goes on after an answered request; the caller owns the connection."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None and not exchange.keep_alive:
+            self.finish()
+        else:
+            self._serve()
+
+    def _refuse(self, bad: http.BadRequest) -> None:
+        """Answers a request that cannot be served, and ends the connection: what follows cannot be told apart."""
+        self.buffer = b""
+        self.deadline = self.service.lounge.now + self.service.limits.write
+        exchange = self.exchange or Exchange(self, None)
+        self.exchange = exchange
+        if exchange.fail(bad.status, bad.reason):
+            self.exchange = None
+            self.finish(linger=True)
+
+    # Input and output.
+
+    def receive(self) -> bytes:
+        """What one record holds; empty when nothing is there now (then `want` says for which event). Raises Gone."""
+        assert self._tls is not None
+        try:
+            return self._tls.recv(RECORD_BYTES)
+        except SSL.WantReadError:
+            self.want = READ
+        except SSL.WantWriteError:
+            self.want = WRITE
+        except SSL.ZeroReturnError:
+            raise Gone("the client closed the connection") from None
+        except SSL.Error as error:
+            raise Gone(tls.reason(error, self._tls)) from None
+        return b""
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Sends what the socket takes now and returns how many bytes that was. Raises Gone."""
+        assert self._tls is not None
+        sent, total = 0, len(data)
+        try:
+            sent = self._tls.send(data)
+            if sent < total:
+                # One record a call: OpenSSL returns after each in partial-write mode (SSL_CTX_set_mode(3)).
+                view = memoryview(data)
+                while sent < total:
+                    sent += self._tls.send(view[sent:])
+        except (SSL.WantWriteError, SSL.WantReadError):
+            return sent
+        except SSL.Error as error:
+            raise Gone(tls.reason(error, self._tls)) from None
+        return sent
+
+    def _read(self) -> bytes | None:
+        """Data, or None when the connection was parked for more or has ended."""
+        try:
+            data = self.receive()
+        except Gone:
+            self.close()
+            return None
+        if not data:
+            self._park(self.want)
+            return None
+        return data
+
+    def wait_for_answer(self) -> None:
+        """Parks the connection while a backend works: only the client's farewell or next request wakes it."""
+        self.step = self._while_answered
+        self.deadline = NEVER
+        self._park(READ if len(self.buffer) < self.service.limits.head_bytes else HANGUP_ONLY)
+
+    def wait_to_write(self, step: Callable[[int], None]) -> None:
+        """Parks the connection until the client has read some; `step` then goes on."""
+        self.step = step
+        self.deadline = self.service.lounge.now + self.service.limits.write
+        self._park(WRITE)
+
+    def facts(self) -> tls.TlsFacts:
+        """What was negotiated, for the built-in page."""
+        assert self._tls is not None
+        return tls.facts(self._tls)
+
+    # The end.
+
+    def leave_if_idle(self, when: float) -> None:
+        """The worker drains: a client that has nothing under way is kept until `when` at most."""
+        if self._idle:
+            self.deadline = min(self.deadline, when)
+
+    def finish(self, linger: bool = False) -> None:
+        """Ends the connection politely: close_notify, then the TCP end, lingering where unread bytes may come."""
+        assert self._tls is not None
+        try:
+            self._tls.shutdown()
+        except SSL.Error:
+            return self.close()
+        if linger or self.buffer:
+            return self._linger()
+        return self.close()
+
+    def _linger(self) -> None:
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            return self.close()
+        self.exchange = None
+        self.buffer = b""
+        self.step = self._discard
+        self.deadline = self.service.lounge.now + LINGER_SECONDS
+        return self._discard(0)
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            if exchange.body is not None and self.step == self._more_body:
+                exchange.body.close()  # no backend has it yet
+            exchange.client_gone("the connection was closed")
+        self._tls = None
+        self.service.lounge.forget(self.fd, self)
+        self.sock.close()
+        self.service.connections.discard(self)
+        if self.service.draining and not self.service.connections and self.service.on_last_close is not None:
+            self.service.on_last_close()
+
+    def _park(self, events: int) -> None:
+        self.service.lounge.park(self.fd, self, events)
+
+    def _complain(self, text: str) -> None:
+        self.service.complain(f"{text} (client {self.peer[0]}, {self.endpoint.name})")

@@ -1,0 +1,344 @@
+"""One request and its response: what a backend is handed, and what it answers through.
+
+A backend calls `start`, then `write` for each block, then `finish`; or `fail`; or `send_file`. None of them waits for the
+client: what the socket does not take now goes to a spool, and the lounge drains it while the backend goes on. A backend
+closes the request's body when it has read it. The spool is the only thing that two threads may touch at once (the one that runs an application, and the one that drains), so it has the
+only lock here, and that is taken only once a client has turned out to be slower than its response.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from http import HTTPStatus
+from typing import TYPE_CHECKING, BinaryIO, Protocol
+
+from uwsgi_tls import response
+from uwsgi_tls.gone import Gone
+from uwsgi_tls.http import RequestHead
+from uwsgi_tls.logs import AccessRecord
+from uwsgi_tls.spool import Spool
+
+if TYPE_CHECKING:
+    from uwsgi_tls.connection import Connection
+
+FRONT_BYTES = 65536
+DRAIN_BYTES_PER_TURN = 1 << 20
+SPOOL_BYTES = 1 << 30  # a response of which more than this waits for its client ends there
+
+
+class Source(Protocol):
+    """Bytes that wait to be sent: a spool, or a file."""
+
+    @property
+    def size(self) -> int: ...
+
+    def front(self, count: int) -> bytes | memoryview: ...
+
+    def consume(self, count: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class FileSource:
+    """The rest of a file as a source, read as the client takes it."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self.size = size
+        self._file = file
+        self._block = b""
+
+    def front(self, count: int) -> bytes | memoryview:
+        if not self._block:
+            self._block = self._file.read(min(count, self.size))
+            if not self._block:
+                raise OSError("the file became shorter while it was sent")
+        return self._block
+
+    def consume(self, count: int) -> None:
+        self._block = self._block[count:]
+        self.size -= count
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Exchange:
+    __slots__ = (
+        "_ended",
+        "_framing",
+        "_head_bytes",
+        "_left",
+        "_lock",
+        "_pending",
+        "_source",
+        "body",
+        "connection",
+        "head",
+        "headers",
+        "keep_alive",
+        "on_dry",
+        "on_gone",
+        "over",
+        "sent",
+        "started",
+        "status",
+        "variables",
+    )
+
+    def __init__(self, connection: "Connection", head: RequestHead | None) -> None:
+        self.connection = connection
+        self.head = head  # None: the request could not be read
+        self.body: Spool | None = None
+        self.started = time.time()
+        self.status = 0
+        self.sent = 0  # bytes of the response's body
+        self.headers = 0
+        self.variables = 0
+        self.keep_alive = head is not None and head.keep_alive
+        self.on_gone: Callable[[], None] | None = None  # a producer wants to know that nobody listens any more
+        self.on_dry: Callable[[], None] | None = None  # a producer that shares our thread: the client has caught up
+        self._pending = b""  # the response head, until the first block goes with it in one record
+        self._head_bytes = 0
+        self._framing = response.CLOSE
+        self._left = 0
+        self._source: Source | None = None
+        self._lock = threading.Lock()
+        self._ended = False  # the producer has written all
+        self.over = False  # logged and released; nothing may follow
+
+    # What a backend calls, in this order.
+
+    def start(self, status: str, headers: Sequence[tuple[str, str]]) -> None:
+        """The response's status line ("200 OK") and fields. Raises response.BadResponse."""
+        service, head = self.connection.service, self.head
+        framed = response.frame(
+            status,
+            headers,
+            method=head.method if head is not None else "GET",
+            minor=head.minor if head is not None else 1,
+            keep_alive=self.keep_alive and service.limits.keepalive > 0 and not service.draining,
+            date=service.date(),
+        )
+        self.status = int(status[:3])
+        self.keep_alive = framed.keep_alive
+        self.headers = len(headers)
+        self._pending = framed.head
+        self._head_bytes = len(framed.head)
+        self._framing = framed.body
+        self._left = framed.length
+
+    @property
+    def begun(self) -> bool:
+        """Whether the head has been sent, so that the status can change no more."""
+        return self.status != 0 and not self._pending
+
+    def write(self, data: bytes) -> None:
+        """A block of the body. Raises Gone."""
+        if not data:
+            return
+        framing = self._framing
+        if framing == response.LENGTH:
+            if len(data) > self._left:
+                self._complain("its body is longer than its Content-Length; cut")
+                data, self.keep_alive = data[: self._left], False
+                if not data:
+                    return
+            self._left -= len(data)
+        elif framing == response.NONE:
+            return
+        self.sent += len(data)
+        if framing == response.CHUNKED:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if self._pending:
+            data, self._pending = self._pending + data, b""
+        self._send(data)
+
+    def flush(self) -> None:
+        """Sends the head now, for a body that is long in coming. Raises Gone."""
+        if self._pending:
+            data, self._pending = self._pending, b""
+            self._send(data)
+
+    def finish(self) -> bool:
+        """The body is complete. True: all is sent and the caller carries the connection on. Raises Gone."""
+        if self._framing == response.LENGTH and self._left:
+            self.abort("its body is shorter than its Content-Length")
+            return False
+        if self._framing == response.CHUNKED:
+            data, self._pending = self._pending + b"0\r\n\r\n", b""
+            self._send(data)
+        elif self._pending:
+            self.flush()
+        if self._source is not None:
+            with self._lock:
+                if self._source is not None:
+                    self._ended = True
+                    return False
+        self._complete()
+        return True
+
+    def send_file(self, file: BinaryIO, size: int) -> bool:
+        """`size` bytes of `file` as the whole body, read as the client takes them; closes it. Like finish()."""
+        if self._framing == response.NONE:
+            file.close()
+            return self.finish()
+        self.flush()
+        if self._framing == response.LENGTH:
+            size = min(size, self._left)
+        if self._source is not None or self._framing == response.CHUNKED or size < self._left or not size:
+            while size and (block := file.read(min(size, FRONT_BYTES))):
+                self.write(block)
+                size -= len(block)
+            file.close()
+            return self.finish()
+        self._left, self.sent, self._ended = 0, size, True
+        self._source = FileSource(file, size)
+        return self._pump()
+
+    def fail(self, status: int, reason: str) -> bool:
+        """Answers with an error of ours, or ends the connection where an answer has begun. Like finish()."""
+        if self.begun or self.over:
+            self.abort(reason)
+            return False
+        text = f"{status} {HTTPStatus(status).phrase}"
+        page = f"{text}\n".encode()
+        self._complain(f"{status}: {reason}")
+        if status in (400, 408, 413, 414, 431, 501, 505):
+            self.keep_alive = False
+        self._pending = b""
+        self.start(text, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(page)))])
+        self.write(page)
+        return self.finish()
+
+    def abort(self, reason: str) -> None:
+        """Ends the connection without a clean end of the body, so that the client can tell."""
+        self._complain(reason)
+        self._release()
+        self.connection.close()
+
+    def client_gone(self, reason: str) -> None:
+        """The connection is over before the response was; tells the producer. Not for the producer itself."""
+        if self.over:
+            return
+        with self._lock:
+            self._release()
+        self.connection.close()
+        if self.on_gone is not None:
+            self.on_gone()
+
+    def waiting(self) -> int:
+        """How many bytes wait for the client."""
+        source = self._source
+        return source.size if source is not None else 0
+
+    # The way to the socket.
+
+    def _send(self, data: bytes) -> None:
+        if self.over:
+            raise Gone("the client has left")
+        if self._source is None:
+            sent = self.connection.write(data)
+            if sent == len(data):
+                return
+            self._source = spool = Spool(self.connection.service.limits.memory_bytes)
+            spool.append(memoryview(data)[sent:])
+            # From here on the lounge owns the TLS connection, and we own the end of the spool.
+            self.connection.wait_to_write(self._drain)
+            return
+        with self._lock:
+            if self.over:
+                raise Gone("the client has left")
+            source = self._source
+            if isinstance(source, Spool):
+                if source.size > SPOOL_BYTES:
+                    raise Gone("the client is too slow for its response")
+                source.append(data)
+                return
+        self._send(data)  # it ran dry meanwhile: the connection is ours again
+
+    def _drain(self, events: int) -> None:
+        """The client has read some: sends on. A step of the connection."""
+        if self._pump():
+            self.connection.resume()
+
+    def _pump(self) -> bool:
+        """Moves bytes from the source to the socket. True: the response is complete and its connection goes on."""
+        connection = self.connection
+        with self._lock:
+            source = self._source
+            if self.over or source is None:
+                return False
+            if not self._move(source):
+                connection.wait_to_write(self._drain)
+                return False
+            source.close()
+            self._source = None
+            ended = self._ended
+        if ended:
+            self._complete()
+            return True
+        if self.on_dry is not None:
+            connection.wait_for_answer()
+            self.on_dry()
+        return False
+
+    def _move(self, source: Source) -> bool:
+        """Sends until the source is empty (True), the socket is full, or it is the others' turn (False)."""
+        budget = DRAIN_BYTES_PER_TURN
+        while source.size:
+            front = source.front(FRONT_BYTES)
+            sent = self.connection.write(front)
+            source.consume(sent)
+            budget -= sent
+            if sent < len(front) or budget <= 0:
+                return not source.size
+        return True
+
+    # The end.
+
+    def _complete(self) -> None:
+        self._log()
+        self._release()
+
+    def _release(self) -> None:
+        self.over = True
+        source, self._source = self._source, None
+        if source is not None:
+            source.close()
+
+    def _complain(self, reason: str) -> None:
+        head, connection = self.head, self.connection
+        what = f"{head.method} {head.target}" if head is not None else "a request"
+        connection.service.complain(f"{what} of {connection.peer[0]}: {reason}")
+
+    def _log(self) -> None:
+        service, head = self.connection.service, self.head
+        service.requests += 1
+        if service.access_log is None:
+            return
+        fields = head.fields if head is not None else {}
+        address = self.connection.peer[0]
+        service.access_log.write(
+            AccessRecord(
+                pid=service.pid,
+                worker=service.worker,
+                requests=service.requests,
+                addr=address,
+                user="",
+                vars=self.variables,
+                vars_size=0,
+                start=self.started,
+                method=head.method if head is not None else "-",
+                uri=head.target if head is not None else "-",
+                protocol=head.protocol if head is not None else "-",
+                status=self.status,
+                size=self.sent,
+                headers=self.headers,
+                headers_size=self._head_bytes,
+                micros=int((time.time() - self.started) * 1e6),
+                host=head.host if head is not None else "",
+                user_agent=fields.get("HTTP_USER_AGENT", ""),
+                referer=fields.get("HTTP_REFERER", ""),
+                core=0,
+            )
+        )

@@ -1,0 +1,141 @@
+"""The option table as text: `--help` for a terminal and docs/options.md for readers, both made from the rows.
+
+`python -m uwsgi_tls.help --markdown` prints docs/options.md; a test holds the file equal to it.
+"""
+
+import sys
+import textwrap
+from collections.abc import Iterator
+
+from .options import ACTIONS, GROUPS, LISTENING, PROCESSES, ROWS, TLS, Row
+
+USAGE = "uwsgi-tls [OPTION]... [FILE.ini[:SECTION]]..."
+SUMMARY = (
+    "Bind HTTPS sockets as root, give root up, and let forked workers end TLS and answer requests: from a backend that"
+    " speaks the uwsgi protocol (http-to), from a WSGI application (module, wsgi-file), or with a built-in page."
+)
+WAYS = (
+    "An option is written --name value, --name=value, name = value under [uwsgi] in an ini file, or"
+    " UWSGI_NAME=value in the environment. Options marked with * may be repeated. A flag takes a value only as"
+    " --name=false."
+)
+EXIT_STATUSES = (
+    ("0", "a clean stop, or nothing wrong found by --check"),
+    ("1", "a configuration, an address or a key that cannot be served"),
+    ("22", "the application failed to load"),
+)
+SIGNALS = (
+    ("TERM, INT", "stop gracefully, within reload-mercy seconds"),
+    ("QUIT", "stop now"),
+    ("HUP", "reload: start new workers, then retire the old ones"),
+    ("TTIN, TTOU", "one worker more, one worker less"),
+)
+_GROUP_NOTES = {
+    LISTENING: "ADDRESS is HOST:PORT, :PORT, [IPV6]:PORT, /PATH, @NAME or fd://N.",
+    TLS: "ADDRESS may also be =N, the N-th shared socket, counted from 0.",
+    PROCESSES: "SECONDS are whole numbers here and below.",
+}
+_HELP_INDENT = 8
+
+
+def help_text(width: int = 80) -> str:
+    """What --help prints: the options by group, exit statuses and signals, in lines of at most width columns."""
+    return "\n".join(_help_lines(width)) + "\n"
+
+
+def options_markdown() -> str:
+    """The contents of docs/options.md."""
+    return "\n".join(_markdown_lines()) + "\n"
+
+
+def _help_lines(width: int) -> Iterator[str]:
+    yield f"usage: {USAGE}"
+    for paragraph in (SUMMARY, WAYS):
+        yield ""
+        yield from textwrap.wrap(paragraph, width)
+    for group in GROUPS:
+        yield ""
+        yield f"{group}:"
+        if group in _GROUP_NOTES:
+            yield from _indented(_GROUP_NOTES[group], width, 2)
+        for row in _rows_of(group):
+            yield from _option_lines(row, width)
+    for title, pairs in (("Exit status", EXIT_STATUSES), ("Signals to the master", SIGNALS)):
+        yield ""
+        yield f"{title}:"
+        yield from (f"  {name:<12}{meaning}" for name, meaning in pairs)
+
+
+def _option_lines(row: Row, width: int) -> Iterator[str]:
+    head = f"  {f'-{row.short}, ' if row.short else ''}--{row.name}{_value_text(row)}{' *' if row.many else ''}"
+    default = _default_text(row)
+    text = row.help + (f" [{default}]" if default else "")
+    if row.aliases:
+        text += "; also " + ", ".join(f"--{name}" for name in row.aliases)
+    yield head
+    yield from _indented(text, width, _HELP_INDENT)
+
+
+def _indented(text: str, width: int, columns: int) -> list[str]:
+    indent = " " * columns
+    return textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False
+    )
+
+
+def _value_text(row: Row) -> str:
+    if row.argument == "none":
+        return ""
+    return f"[={row.metavar}]" if row.argument == "optional" else f" {row.metavar}"
+
+
+def _rows_of(group: str) -> Iterator[Row]:
+    return (row for row in (*ROWS, *ACTIONS) if row.group == group)
+
+
+def _default_text(row: Row) -> str:
+    """The default as an administrator would write it; empty for what has none and for flags that are off."""
+    if row.default_text or row.default is False or row.many:
+        return row.default_text
+    return "on" if row.default is True else str(row.default)
+
+
+def _markdown_lines() -> Iterator[str]:
+    yield "# Options"
+    yield ""
+    yield "This file is made from the option table: `python -m uwsgi_tls.help --markdown > docs/options.md`."
+    yield ""
+    yield from textwrap.wrap(WAYS, 120)
+    yield ""
+    yield "The notes say where an option differs from uWSGI's of the same name."
+    for group in GROUPS:
+        yield ""
+        yield f"## {group}"
+        yield ""
+        if group in _GROUP_NOTES:
+            yield _GROUP_NOTES[group]
+            yield ""
+        yield "| option | value | default | meaning |"
+        yield "|---|---|---|---|"
+        yield from (_markdown_row(row) for row in _rows_of(group))
+    for title, pairs in (("Exit status", EXIT_STATUSES), ("Signals to the master", SIGNALS)):
+        yield ""
+        yield f"## {title}"
+        yield ""
+        yield f"| {title.split()[0].lower().removesuffix('s')} | meaning |"
+        yield "|---|---|"
+        yield from (f"| {name} | {meaning} |" for name, meaning in pairs)
+
+
+def _markdown_row(row: Row) -> str:
+    names = ", ".join(f"`{name}`" for name in (*((f"-{row.short}",) if row.short else ()), *row.names))
+    value = "flag" if row.argument == "none" else f"`{row.metavar}`"
+    more = " (optional)" if row.argument == "optional" else ""
+    meaning = row.help + (f" ({row.note})" if row.note else "")
+    default = _default_text(row)
+    cells = (names + (" *" if row.many else ""), value + more, f"`{default}`" if default else "", meaning)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(options_markdown() if sys.argv[1:] == ["--markdown"] else help_text())

@@ -1,0 +1,78 @@
+"""Ini files in uWSGI's dialect (core/ini.c): lines of `name = value` in a [section].
+
+Blanks around name and value go, the first "=" parts them, a name alone has an empty value, and a line that begins with
+";" or "#" is a comment; there are no quotes, escapes, continuation lines or comments after a value. A missing section
+or a line outside of any is an error here, which uWSGI passes over. Included files and placeholders are `config`'s part.
+"""
+
+import os
+import stat
+
+from .errors import ConfigError
+from .placeholders import Setting, magic_variables, read_text
+
+DEFAULT_SECTION = "uwsgi"
+
+_BLANKS = " \t\r"
+_OTHER_FORMATS = (".js", ".json", ".toml", ".xml", ".yaml", ".yml")
+
+
+def split_name(text: str) -> tuple[str, str]:
+    """FILE or FILE:SECTION, parted; the section is DEFAULT_SECTION if none is named. Raises ValueError."""
+    path, colon, section = text.rpartition(":")
+    if "://" in text or text == "-":
+        raise ValueError("only files can be read")
+    if not colon:
+        path, section = text, DEFAULT_SECTION
+    if not path:
+        raise ValueError("the name of the file is missing")
+    if not section:
+        raise ValueError("the name of the section is missing after the colon")
+    if path.lower().endswith(_OTHER_FORMATS):
+        raise ValueError("only ini files are read")
+    return path, section
+
+
+def read(path: str, section: str, option: str, where: str) -> list[Setting]:
+    """The settings of one section, in order, placeholders as written.
+
+    option and where say what asked for the file; ConfigErrors carry them, or the line that is wrong.
+    """
+    try:
+        if stat.S_ISDIR(os.stat(path).st_mode):
+            raise ValueError("this is a directory")
+        text = read_text(path)
+        magic = magic_variables(path, "" if section == DEFAULT_SECTION else section)
+    except OSError as error:
+        raise ConfigError(option, path, error.strerror or str(error), where) from None
+    except ValueError as error:
+        raise ConfigError(option, path, str(error), where) from None
+    settings, found = [], False
+    current: str | None = None
+    for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        line = raw.strip(_BLANKS)
+        place = f"{path}:{number}"
+        if not line or line[0] in ";#":
+            continue
+        if line[0] == "[":
+            if line[-1] != "]":
+                raise ConfigError(option, _excerpt(line), "a section is [name], with nothing after it", place)
+            current = line[1:-1]
+            found = found or current == section
+            continue
+        if current is None:
+            raise ConfigError(
+                option, _excerpt(line), f"the line stands before any [section], such as [{section}]", place
+            )
+        if current == section:
+            name, _, value = line.partition("=")
+            if not name.strip(_BLANKS):
+                raise ConfigError(option, _excerpt(line), "the name before the equals sign is missing", place)
+            settings.append(Setting(name.strip(_BLANKS), value.strip(_BLANKS), place, magic))
+    if not found:
+        raise ConfigError(option, path, f"the file has no section [{section}]", where)
+    return settings
+
+
+def _excerpt(line: str) -> str:
+    return line if len(line) <= 60 else line[:57] + "..."

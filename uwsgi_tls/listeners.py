@@ -1,0 +1,368 @@
+"""The listening sockets: every shared socket first, in order, then each https option's own, or its `=N`.
+
+All of it happens before the privileges are dropped, as root where ports below 1024 are wanted. `=N` has one resolver,
+run when the whole configuration is known (uWSGI has two: plugins/corerouter/cr_common.c and core/socket.c). Sockets
+are non-blocking and close-on-exec; TCP_NODELAY is set here because accepted sockets inherit it: tcp(7), unix(7).
+"""
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from uwsgi_tls.addresses import Address, FdAddress, SharedAddress, TcpAddress, UnixAddress
+from uwsgi_tls.errors import ConfigError
+from uwsgi_tls.https_option import HttpsListener
+from uwsgi_tls.options import Config
+from uwsgi_tls.privileges import Identity
+
+_TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+_CAUSES = {
+    errno.EADDRINUSE: "the address is in use; is another instance running?",
+    errno.EADDRNOTAVAIL: "no interface of this machine has that address",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SharedListener:
+    """The index-th shared socket, and where it really listens ("127.0.0.1:443", "/run/x.sock", "@name")."""
+
+    index: int
+    socket: socket.socket
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class HttpsSocket:
+    """An https option with its socket; `port` is SERVER_PORT ("" for UNIX), `shared` the N of =N or None."""
+
+    option: HttpsListener
+    socket: socket.socket
+    name: str
+    port: str
+    shared: int | None
+
+
+class Bound:
+    """Every listening socket of a configuration."""
+
+    __slots__ = ("_files", "https", "shared")
+
+    def __init__(self) -> None:
+        self.shared: list[SharedListener] = []
+        self.https: list[HttpsSocket] = []
+        self._files: list[tuple[str, int, int]] = []  # path, device and inode of each UNIX socket file made here
+
+    def release(self) -> None:
+        """Close all sockets and remove the UNIX socket files made here. Only for the process that ends the service."""
+        for sock in (*(each.socket for each in self.shared), *(each.socket for each in self.https)):
+            sock.close()
+        for path, device, inode in self._files:
+            # After the drop the directory may not be ours to change; then the next start replaces the stale file.
+            with contextlib.suppress(OSError):
+                status = os.lstat(path)
+                if (status.st_dev, status.st_ino) == (device, inode):  # else another server has put its own there
+                    os.unlink(path)
+        self._files.clear()
+
+    def _open(self, address: Address, backlog: int, identity: Identity | None) -> tuple[socket.socket, str]:
+        """Bind one address; returns the socket and a verb for the log. Raises OSError, or ValueError with the cause."""
+        if isinstance(address, FdAddress):
+            return _prepare(_adopt(address.fd, backlog)), "inherited"
+        if isinstance(address, TcpAddress):
+            return _prepare(_bind_tcp(address, backlog)), "bound to"
+        if isinstance(address, UnixAddress):
+            return _prepare(self._open_unix(address.path, backlog, identity)), "bound to"
+        raise ValueError(f"a shared socket cannot itself be {address}")
+
+    def _open_unix(self, path: str, backlog: int, identity: Identity | None) -> socket.socket:
+        sock = _bind_unix(path, backlog)
+        if path.startswith("\0"):
+            return sock
+        try:
+            status = os.lstat(path)
+            self._files.append((os.path.abspath(path), status.st_dev, status.st_ino))
+            if identity is not None:
+                _give(path, identity)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+
+def bind_all(config: Config, log: Callable[[str], None], identity: Identity | None = None) -> Bound:
+    """Bind everything that the configuration names, and log one line each. UNIX socket files are given to `identity`.
+
+    Raises ConfigError on the first failure, with every socket closed and every file removed again.
+    """
+    references = _resolve(config)
+    bound = Bound()
+    try:
+        _bind_shared(bound, config, log, identity)
+        _bind_https(bound, config, references, log, identity)
+    except BaseException:  # whatever it is, no socket and no file stays behind
+        bound.release()
+        raise
+    for warning in _unused(config, references):
+        log(warning)
+    return bound
+
+
+def _bind_shared(bound: Bound, config: Config, log: Callable[[str], None], identity: Identity | None) -> None:
+    for index, shared in enumerate(config.shared_socket):
+        with _as_config_error("shared-socket", shared.text, shared.where, shared.address):
+            sock, verb = bound._open(shared.address, config.listen, identity)
+        listener = SharedListener(index, sock, _name(sock))
+        bound.shared.append(listener)
+        log(f"uwsgi shared socket {index} {verb} {_kind(sock)} address {listener.name} fd {sock.fileno()}")
+
+
+def _bind_https(
+    bound: Bound,
+    config: Config,
+    references: list[int | None],
+    log: Callable[[str], None],
+    identity: Identity | None,
+) -> None:
+    for index, (option, shared) in enumerate(zip(config.listeners, references, strict=True)):
+        if shared is not None:
+            sock = bound.shared[shared].socket
+            bound.https.append(HttpsSocket(option, sock, _name(sock), _port(sock), shared))
+            log(f"https listener {index} -> shared socket {shared} ({_name(sock)}, fd {sock.fileno()})")
+            continue
+        with _as_config_error(option.option, option.text, option.where, option.address):
+            sock, verb = bound._open(option.address, config.listen, identity)
+        bound.https.append(HttpsSocket(option, sock, _name(sock), _port(sock), None))
+        log(f"https listener {index} {verb} {_kind(sock)} address {_name(sock)} fd {sock.fileno()}")
+
+
+def check_all(config: Config) -> list[str]:
+    """What `bind_all` would do, in lines of text, with nothing bound or changed. Raises ConfigError."""
+    references = _resolve(config)
+    lines = []
+    for index, shared in enumerate(config.shared_socket):
+        with _as_config_error("shared-socket", shared.text, shared.where, shared.address):
+            _check(shared.address)
+        lines.append(f"shared socket {index}: {shared.address}")
+    for index, (option, reference) in enumerate(zip(config.listeners, references, strict=True)):
+        if reference is not None:
+            name = config.shared_socket[reference].address
+            lines.append(f"https listener {index} -> shared socket {reference} ({name})")
+            continue
+        with _as_config_error(option.option, option.text, option.where, option.address):
+            _check(option.address)
+        lines.append(f"https listener {index}: {option.address}")
+    return lines + _unused(config, references)
+
+
+def _resolve(config: Config) -> list[int | None]:
+    """The shared socket of each https option, or None where it has its own address. Raises ConfigError."""
+    _check_backlog(config)
+    taken: dict[Address, str] = {}
+    for shared in config.shared_socket:
+        _claim(taken, shared.address, "shared-socket", shared.text, shared.where)
+    references: list[int | None] = []
+    for option in config.listeners:
+        address = option.address
+        _claim(taken, address, option.option, option.text, option.where)
+        if isinstance(address, SharedAddress) and address.index >= len(config.shared_socket):
+            cause = f"there is no shared socket {address.index}; {_how_many(len(config.shared_socket))}"
+            raise ConfigError(option.option, option.text, cause, option.where)
+        references.append(address.index if isinstance(address, SharedAddress) else None)
+    return references
+
+
+def _claim(taken: dict[Address, str], address: Address, option: str, text: str, where: str) -> None:
+    if address in taken and not (isinstance(address, TcpAddress) and address.port == 0):
+        raise ConfigError(option, text, f"{address} is already used by {taken[address]}", where)
+    taken[address] = f"{option} = {text}" + (f" ({where})" if where else "")
+
+
+def _how_many(count: int) -> str:
+    if count == 0:
+        return "no shared-socket is given"
+    return "only 0 is given" if count == 1 else f"0 to {count - 1} are given"
+
+
+def _check_backlog(config: Config) -> None:
+    try:
+        limit = int(Path("/proc/sys/net/core/somaxconn").read_text(encoding="ascii"))
+    except OSError:  # no /proc: the kernel will cut the backlog itself, listen(2)
+        return
+    if config.listen > limit:
+        cause = f"is more than net.core.somaxconn allows ({limit}); raise that with sysctl"
+        raise ConfigError("listen", str(config.listen), cause, config.origins.get("listen", ""))
+
+
+def _unused(config: Config, references: list[int | None]) -> list[str]:
+    return [
+        f"WARNING: shared socket {index} ({shared.address}) is used by no https option"
+        for index, shared in enumerate(config.shared_socket)
+        if index not in references
+    ]
+
+
+@contextlib.contextmanager
+def _as_config_error(option: str, text: str, where: str, address: Address) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(option, text, f"{address}: {error}", where) from None
+    except OSError as error:
+        raise ConfigError(option, text, f"{address}: {_cause(error, address)}", where) from None
+
+
+def _cause(error: OSError, address: Address) -> str:
+    if error.errno == errno.EACCES and isinstance(address, TcpAddress):
+        return f"permission denied; uid {os.geteuid()} may not bind port {address.port}, start as root"
+    return _CAUSES.get(error.errno or 0, (error.strerror or str(error)).lower())
+
+
+def _check(address: Address) -> None:
+    if isinstance(address, TcpAddress):
+        _socket_address(address)
+    elif isinstance(address, FdAddress):
+        _inherited(address.fd).detach()
+    elif isinstance(address, UnixAddress) and not address.path.startswith("\0"):
+        _is_stale(address.path)
+        if not os.path.isdir(os.path.dirname(address.path) or "."):
+            raise ValueError("its directory does not exist")
+
+
+def _bind_tcp(address: TcpAddress, backlog: int) -> socket.socket:
+    family, where = _socket_address(address)
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # [::] takes IPv4 too, as uWSGI's does
+        sock.bind(where)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _socket_address(address: TcpAddress) -> tuple[int, tuple[Any, ...]]:
+    """Family and sockaddr of an address; a name with both gives IPv4, as in uWSGI. Raises ValueError."""
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:  # gaierror; a label over 63 characters is a UnicodeError
+        cause = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise ValueError(f"cannot resolve {address.host!r}: {cause}") from None
+    families = [family for family, *_ in found]
+    family, *_, where = found[families.index(socket.AF_INET) if socket.AF_INET in families else 0]
+    return family, where
+
+
+def _bind_unix(path: str, backlog: int) -> socket.socket:
+    if not path.startswith("\0") and _is_stale(path):
+        os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(path)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_stale(path: str) -> bool:
+    """True for a socket file that nobody listens on, False for no file. Raises ValueError for anything else."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISSOCK(mode):
+        raise ValueError("a file that is not a socket has that name")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)  # a full backlog would block here, and is no proof of death
+        code = probe.connect_ex(path)
+    if code != errno.ECONNREFUSED:
+        if code in (0, errno.EAGAIN, errno.EPROTOTYPE):  # EPROTOTYPE: a socket of another type
+            raise ValueError("another process listens there")
+        raise ValueError(f"cannot tell whether another process listens there: {os.strerror(code).lower()}")
+    return True
+
+
+def _give(path: str, identity: Identity) -> None:
+    """Chown a socket file that was just made, and nothing else that may have been put in its place meanwhile.
+
+    The descriptor pins the inode, and a second link to it would be the mark of a substitute.
+    """
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISSOCK(status.st_mode) or status.st_nlink != 1:
+            raise ValueError("the socket file was replaced while it was being made")
+        os.chown(f"/proc/self/fd/{fd}", identity.uid, identity.gid)
+    finally:
+        os.close(fd)
+
+
+def _adopt(fd: int, backlog: int) -> socket.socket:
+    sock = _inherited(fd)
+    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        sock.listen(backlog)
+    return sock
+
+
+def _inherited(fd: int) -> socket.socket:
+    """A descriptor from whoever started us, as a socket that listens or could. Raises ValueError with the cause."""
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError as error:
+        cause = "is not open" if error.errno == errno.EBADF else "is not a socket"
+        raise ValueError(f"descriptor {fd} {cause}") from None
+    cause = _unfit(sock)
+    if cause:
+        sock.detach()  # it is not ours to close
+        raise ValueError(f"descriptor {fd} {cause}")
+    return sock
+
+
+def _unfit(sock: socket.socket) -> str:
+    if sock.type != socket.SOCK_STREAM or sock.family not in (*_TCP_FAMILIES, socket.AF_UNIX):
+        return "is not a TCP or UNIX stream socket"
+    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+        return ""
+    with contextlib.suppress(OSError):
+        sock.getpeername()
+        return "is a connection, not a listening socket"
+    # listen(2) would bind a TCP socket to some port of its own choice.
+    bound = sock.getsockname() if sock.family == socket.AF_UNIX else sock.getsockname()[1]
+    return "" if bound else "is not bound to an address"
+
+
+def _prepare(sock: socket.socket) -> socket.socket:
+    sock.setblocking(False)
+    sock.set_inheritable(False)
+    if sock.family in _TCP_FAMILIES:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def _kind(sock: socket.socket) -> str:
+    return "TCP" if sock.family in _TCP_FAMILIES else "UNIX"
+
+
+def _name(sock: socket.socket) -> str:
+    name = sock.getsockname()
+    if sock.family == socket.AF_INET6:
+        return f"[{name[0]}]:{name[1]}"
+    if sock.family == socket.AF_INET:
+        return f"{name[0]}:{name[1]}"
+    if isinstance(name, bytes):  # an abstract name, its first byte NUL
+        return "@" + os.fsdecode(name[1:])
+    return str(name)
+
+
+def _port(sock: socket.socket) -> str:
+    return str(sock.getsockname()[1]) if sock.family in _TCP_FAMILIES else ""

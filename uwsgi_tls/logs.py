@@ -1,0 +1,244 @@
+"""The server log and the access log: lines on descriptor 2, or in the file that `redirect` puts there.
+
+A line is one write(2), so that lines of several processes do not mix in a file that is open for appending, and a log
+that cannot be written, for whatever reason, never disturbs the server. What clients sent is escaped: no byte of theirs
+can begin a line or end a quoted string. Log rotation is `redirect` to the same path again.
+
+Placeholders and the default line are those of uWSGI 2.0 (core/logging.c: uwsgi_logit_simple, uwsgi_build_log_format).
+"""
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterable
+from json import JSONEncoder
+from operator import attrgetter
+from typing import NamedTuple
+
+from uwsgi_tls.errors import ConfigError
+
+STDOUT = 1
+STDERR = 2
+LOG_MODE = 0o640
+
+DEFAULT_FORMAT = (
+    "[pid: %(pid)|app: 0|req: %(requests)/%(requests)] %(addr) (%(user)) {%(vars) vars in %(pktsize) bytes} [%(ctime)]"
+    " %(method) %(uri) => generated %(rsize) bytes in %(msecs) msecs (%(proto) %(status))"
+    " %(headers) headers in %(hsize) bytes (%(switches) switches on core %(core))"
+)
+
+
+class AccessRecord(NamedTuple):
+    """One answered request. A tuple, since a frozen dataclass of this width takes three times as long to make."""
+
+    pid: int
+    worker: int  # its number, from 1
+    requests: int  # answered by this worker, with this one
+    addr: str
+    user: str
+    vars: int  # how many variables the backend was given
+    vars_size: int  # bytes
+    start: float  # seconds since the epoch
+    method: str
+    uri: str
+    protocol: str
+    status: int
+    size: int  # bytes of the body
+    headers: int  # how many the response has
+    headers_size: int  # bytes
+    micros: int  # from the start to the end
+    host: str
+    user_agent: str
+    referer: str
+    core: int  # the slot of the thread
+    switches: int = 1
+
+
+class AccessLog:
+    """Writes one line for each request."""
+
+    def __init__(self, format: str, json: bool, fd: int = STDERR) -> None:
+        """`format`: uWSGI's placeholders; "" is uWSGI's own line. In JSON the format chooses the keys, "" means all.
+
+        Raises ConfigError on an unknown placeholder.
+        """
+        self._line = _json_line(format) if json else _text_line(format)
+        self._fd = fd
+
+    def write(self, record: AccessRecord) -> None:
+        """One line; never raises."""
+        _write(self._fd, self._line(record))
+
+
+def line(text: str) -> None:
+    """Writes one line to the server log; never raises. Line ends and control characters in `text` are escaped."""
+    now = time.time()
+    if _server_log.json:
+        _write(STDERR, _encode({"time": _iso_time(now), "pid": os.getpid(), "message": text}) + "\n")
+        return
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    _write(STDERR, f"{_ctime(now)} - [{os.getpid()}] {text}\n")
+
+
+def configure(json: bool) -> None:
+    """Makes every further `line` a JSON object, or plain again."""
+    _server_log.json = json
+
+
+def redirect(path: str) -> None:
+    """Makes descriptors 1 and 2 the file `path`, which is created with mode 0640 and only ever appended to.
+
+    Raises OSError and changes nothing if it cannot be opened.
+    """
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY | os.O_CLOEXEC, LOG_MODE)
+    os.dup2(fd, STDOUT)
+    os.dup2(fd, STDERR)
+    if fd > STDERR:
+        os.close(fd)
+
+
+def _write(fd: int, text: str) -> None:
+    data = text.encode()
+    try:
+        written = os.write(fd, data)
+        if written < len(data):
+            os.write(fd, data[written:])  # or the next line would begin in the middle of this one
+    except OSError:
+        return  # a full disk, a full or closed pipe: there is no other place to say so
+
+
+class _PerSecond:
+    """Formats a time and keeps the text for as long as the second lasts. The pair is replaced in one step."""
+
+    def __init__(self, make: Callable[[int], str]) -> None:
+        self._make = make
+        self._last = (-1, "")
+
+    def __call__(self, moment: float) -> str:
+        last = self._last
+        if last[0] != int(moment):
+            last = self._last = (int(moment), self._make(int(moment)))
+        return last[1]
+
+
+def _apache_time(second: int) -> str:
+    """As strftime "%d/%b/%Y:%H:%M:%S %z", but an application's setlocale(3) does not change the months."""
+    _, month, day, clock, year = time.ctime(second).split()
+    return f"{day:0>2}/{month}/{year}:{clock} {time.strftime('%z', time.localtime(second))}"
+
+
+_ctime = _PerSecond(time.ctime)
+_ltime = _PerSecond(_apache_time)
+_iso_second = _PerSecond(lambda second: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)))
+
+
+def _iso_time(moment: float) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    return f"{_iso_second(moment)}.{int(moment * 1000) % 1000:03d}Z"
+
+
+# Values that come from the client and may be empty, by the name of the field.
+_TEXTS = {
+    "addr": "addr",
+    "user": "user",
+    "method": "method",
+    "uri": "uri",
+    "proto": "protocol",
+    "host": "host",
+    "uagent": "user_agent",
+    "referer": "referer",
+}
+
+_OTHERS: dict[str, Callable[[AccessRecord], object]] = {
+    "status": attrgetter("status"),
+    "rsize": attrgetter("size"),
+    "hsize": attrgetter("headers_size"),
+    "size": lambda record: record.size + record.headers_size,
+    "headers": attrgetter("headers"),
+    "vars": attrgetter("vars"),
+    "pktsize": attrgetter("vars_size"),
+    "micros": attrgetter("micros"),
+    "msecs": lambda record: record.micros // 1000,
+    "secs": lambda record: record.micros // 1_000_000,
+    "time": lambda record: int(record.start),
+    "tmsecs": lambda record: int(record.start * 1000),
+    "tmicros": lambda record: int(record.start * 1_000_000),
+    "ctime": lambda record: _ctime(record.start),
+    "ltime": lambda record: _ltime(record.start),
+    "ftime": lambda record: _ltime(record.start),  # as uWSGI without log-date
+    "epoch": lambda record: int(time.time()),
+    "pid": attrgetter("pid"),
+    "wid": attrgetter("worker"),
+    "core": attrgetter("core"),
+    "requests": attrgetter("requests"),  # ours; uWSGI shows it in its own line only
+    "switches": attrgetter("switches"),
+}
+
+_JSON_KEYS = (
+    *("time", "pid", "wid", "core", "requests", "addr", "user", "method", "uri", "proto", "host", "uagent", "referer"),
+    *("status", "rsize", "hsize", "headers", "vars", "pktsize", "micros"),
+)
+
+_PLACEHOLDER = re.compile(r"%\(([^()]*)\)")
+_NOT_PRINTABLE_ASCII = r"[^ -~]|\\"
+_ESCAPED = re.compile(_NOT_PRINTABLE_ASCII)
+_ESCAPED_IN_QUOTES = re.compile(_NOT_PRINTABLE_ASCII + '|"')
+
+_encode = JSONEncoder(separators=(",", ":")).encode
+
+
+class _ServerLog:
+    json = False
+
+
+_server_log = _ServerLog()
+
+
+def _parse(format: str) -> tuple[list[str], list[str]]:
+    """The literal texts around the placeholders, one more than there are of these, and the names in the placeholders."""
+    parts = _PLACEHOLDER.split(format)
+    literals, names = parts[::2], parts[1::2]
+    if any("%(" in literal for literal in literals):
+        raise ConfigError("log-format", format, "a placeholder has no closing parenthesis")
+    for name in names:
+        if name.startswith("var."):
+            raise ConfigError("log-format", format, f"%({name}): variables of the request are not kept for the log")
+        if name not in _TEXTS and name not in _OTHERS:
+            known = " ".join(sorted({*_TEXTS, *_OTHERS}))
+            raise ConfigError("log-format", format, f"unknown placeholder %({name}); there are {known}")
+    return literals, names
+
+
+def _text_line(format: str) -> Callable[[AccessRecord], str]:
+    literals, names = _parse(format or DEFAULT_FORMAT)
+    template = "%s".join(literal.replace("%", "%%") for literal in literals) + "\n"
+    unsafe = _ESCAPED_IN_QUOTES if '"' in format else _ESCAPED
+    empty = "-" if format else ""  # uWSGI's own line has "()" for no user, its formats have "-"
+    values = [_escaped(_TEXTS[name], unsafe, empty) if name in _TEXTS else _OTHERS[name] for name in names]
+    return lambda record: template % tuple([value(record) for value in values])
+
+
+def _escaped(field: str, unsafe: re.Pattern[str], empty: str) -> Callable[[AccessRecord], str]:
+    get: Callable[[AccessRecord], str] = attrgetter(field)
+
+    def value(record: AccessRecord) -> str:
+        text = get(record)
+        # Nearly all values pass these four, which together cost less than one search.
+        if text.isascii() and text.isprintable() and "\\" not in text and '"' not in text:
+            return text or empty
+        return unsafe.sub(lambda match: f"\\x{ord(match[0]):02X}", text)
+
+    return value
+
+
+def _json_line(format: str) -> Callable[[AccessRecord], str]:
+    names: Iterable[str] = dict.fromkeys(_parse(format)[1]) or _JSON_KEYS
+    values = [(name, attrgetter(_TEXTS[name]) if name in _TEXTS else _OTHERS[name]) for name in names]
+    # One form of time in all JSON lines, which can be sorted and has the milliseconds that `line` has.
+    values = [(name, _start_time if name == "time" else value) for name, value in values]
+    return lambda record: _encode({name: value(record) for name, value in values}) + "\n"
+
+
+def _start_time(record: AccessRecord) -> str:
+    return _iso_time(record.start)

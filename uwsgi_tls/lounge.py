@@ -1,0 +1,141 @@
+"""The lounge: one epoll in which everything waits that waits for the other side.
+
+A waiter is a client's connection or a backend's socket. While it is parked it costs no thread, only its entry here and
+its deadline; when its descriptor is ready or its deadline has passed, exactly one thread takes it out and owns it until it
+parks again. Who takes it is decided by one `dict.pop`, which the interpreter does in one step, so that neither a late event,
+nor a descriptor number used again, nor the sweep of deadlines can give one waiter to two threads (epoll(7), EPOLLONESHOT).
+
+With one service thread the events stay level-triggered and registered, which saves a system call at each parking, and are
+taken in batches; with several each event is armed for one thread only and taken one by one.
+"""
+
+import heapq
+import itertools
+import select
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+READ = select.EPOLLIN | select.EPOLLRDHUP
+WRITE = select.EPOLLOUT  # no EPOLLRDHUP: a client may say that it sends no more and go on reading
+HANGUP_ONLY = select.EPOLLRDHUP
+GONE = select.EPOLLHUP | select.EPOLLERR
+
+SWEEP_SECONDS = 0.5
+BATCH_EVENTS = 64
+NEVER = float("inf")
+
+
+class Waiter(Protocol):
+    """What the lounge can hold."""
+
+    deadline: float  # seconds of time.monotonic()
+    armed: int  # the events that epoll watches for; 0: not yet registered
+
+    def ready(self, events: int) -> None: ...
+
+    def expired(self) -> None: ...
+
+    def crashed(self) -> None: ...
+
+
+class Lounge:
+    """Parked waiters, their deadlines and a few timers."""
+
+    def __init__(self, threads: int) -> None:
+        self.now = time.monotonic()
+        self._epoll = select.epoll()
+        self._alone = threads == 1
+        self._batch = BATCH_EVENTS if self._alone else 1
+        self._once = 0 if self._alone else select.EPOLLONESHOT
+        self._parked: dict[int, Waiter] = {}
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._next_sweep = self.now + SWEEP_SECONDS
+        self.closed = False
+
+    def park(self, fd: int, waiter: Waiter, events: int) -> None:
+        """Gives `waiter` up until one of `events` comes on `fd` or its deadline passes; the caller owns it no longer."""
+        armed = waiter.armed
+        waiter.armed = events
+        # From this line on another thread may own the waiter.
+        self._parked[fd] = waiter
+        if armed == 0:
+            self._epoll.register(fd, events | self._once)
+        elif armed != events or self._once:
+            self._epoll.modify(fd, events | self._once)
+
+    def forget(self, fd: int, waiter: Waiter) -> None:
+        """Before `fd` is closed: its number may soon be another's. Epoll itself forgets a closed descriptor."""
+        if self._parked.get(fd) is waiter:
+            del self._parked[fd]
+
+    def unwatch(self, fd: int, waiter: Waiter) -> None:
+        """Takes `waiter` out until it is parked again; not even the other side's end wakes it."""
+        self.forget(fd, waiter)
+        self._epoll.unregister(fd)
+        waiter.armed = 0
+
+    def later(self, when: float, call: Callable[[], None]) -> None:
+        """Has a service thread do `call` soon after `when` (time.monotonic() seconds)."""
+        heapq.heappush(self._timers, (when, next(self._order), call))
+
+    def parked(self) -> list[Waiter]:
+        """Those parked at this moment."""
+        return list(self._parked.values())
+
+    def serve(self, between: Callable[[], None] | None = None) -> None:
+        """The life of a service thread: wait, own, take the waiter as far as it goes, until `closed`.
+
+        `between` is called after each batch: requests that found all application threads busy are taken up there.
+        """
+        poll, parked, batch = self._epoll.poll, self._parked, self._batch
+        while not self.closed:
+            ready = poll(self._patience(), batch)
+            self.now = time.monotonic()
+            for fd, events in ready:
+                waiter = parked.pop(fd, None)
+                if waiter is not None:
+                    try:
+                        waiter.ready(events)
+                    except Exception:  # whatever one client brings about, the thread goes on for the others
+                        waiter.crashed()
+            if self.now >= self._next_sweep or self._timers:
+                self._sweep(self.now)
+            if between is not None:
+                between()
+
+    def _patience(self) -> float:
+        if self._timers:
+            return max(0.0, min(self._timers[0][0] - time.monotonic(), SWEEP_SECONDS))
+        return SWEEP_SECONDS
+
+    def _sweep(self, now: float) -> None:
+        """Does the timers that are due and wakes every waiter whose deadline has passed.
+
+        A plain pass over all of them, twice a second: 10,000 parked connections cost half a millisecond, and there is no
+        second structure that every parking would have to keep in step.
+        """
+        while self._timers and self._timers[0][0] <= now:
+            call = heapq.heappop(self._timers)[2]
+            call()
+        if now < self._next_sweep:
+            return
+        self._next_sweep = now + SWEEP_SECONDS
+        for fd, waiter in list(self._parked.items()):
+            if waiter.deadline <= now:
+                self._expire(fd, waiter, now)
+
+    def _expire(self, fd: int, waiter: Waiter, now: float) -> None:
+        owned = self._parked.pop(fd, None)
+        if owned is None:
+            return
+        if owned is not waiter or owned.deadline > now:
+            # Another thread served and parked it again since the list was made. Its event may have come and found nobody
+            # while we held it, so it must be armed anew.
+            self.park(fd, owned, owned.armed)
+            return
+        try:
+            waiter.expired()
+        except Exception:  # as in serve()
+            waiter.crashed()

@@ -1,0 +1,102 @@
+"""The start, in the one order that is safe: bind as root, read keys as root, give root up, fork.
+
+Everything that a configuration can have wrong is found here before the drop and ends in one ConfigError. What follows, the
+life of the workers, is the supervisor's.
+"""
+
+import os
+import signal
+from collections.abc import Sequence
+
+from uwsgi_tls import certificates, daemon, listeners, logs, privileges, supervisor, titles, tls
+from uwsgi_tls.backends import uwsgi
+from uwsgi_tls.errors import ConfigError
+from uwsgi_tls.listeners import HttpsSocket
+from uwsgi_tls.logs import AccessLog, line
+from uwsgi_tls.options import Config
+from uwsgi_tls.pidfile import Pidfile
+from uwsgi_tls.service import Endpoint
+from uwsgi_tls.worker import Listener, Task
+
+EXIT_UNSAFE = 1
+
+
+def run(config: Config) -> int:
+    """Serves until told to stop; returns the exit status. Raises ConfigError with nothing left behind."""
+    titles.claim()
+    privileges.preload()
+    logs.configure(json=config.log_json)
+    identity = privileges.resolve(config.uid, config.gid, config.add_gid, config.strict)
+    if config.ignored:
+        line(f"options of uWSGI without a meaning here, ignored: {', '.join(config.ignored)}")
+    check_paths(config)
+    nodes = [uwsgi.node(address) for address in config.http_to]
+    access_log = None if config.disable_logging else AccessLog(config.log_format, config.log_json)
+    bound = listeners.bind_all(config, line, identity)
+    pidfile: Pidfile | None = None
+    starter = daemon.Starter()
+    master = os.getpid()
+    try:
+        served = open_endpoints(bound.https)
+        log = config.daemonize or config.logto
+        if log:
+            logs.redirect(log)
+        if config.daemonize:
+            starter = daemon.detach(log)
+            master = os.getpid()
+        if config.pidfile:
+            pidfile = Pidfile.write(config.pidfile, config.origins.get("pidfile", ""))
+        if config.chdir:
+            os.chdir(config.chdir)
+        signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.BLOCKED)
+        if identity is not None:
+            privileges.drop(identity)
+            line(f"dropped root for good: uid {identity.uid}, gid {identity.gid}, groups {list(identity.groups)}")
+        privileges.harden(no_new_privs=identity is not None)
+        line(f"spawned uwsgi-tls master process (pid: {master})")
+        return supervisor.Supervisor(
+            Task(config, served, nodes, access_log, master),
+            reopen=lambda: open_endpoints(bound.https),
+            started=starter.report,
+            masters_own=lambda: close_masters_own(starter, pidfile),
+        ).run()
+    except privileges.PrivilegeError as error:
+        line(f"privileges were not given up: {error}")
+        return EXIT_UNSAFE
+    finally:
+        # Forked children end by os._exit and never come here: what is removed is this process's own.
+        if pidfile is not None:
+            pidfile.remove()
+        bound.release()
+        starter.report(EXIT_UNSAFE)
+
+
+def open_endpoints(sockets: Sequence[HttpsSocket]) -> list[Listener]:
+    """Reads certificates and keys and builds the TLS context of each https listener. Raises ConfigError."""
+    served = []
+    for https in sockets:
+        for warning in certificates.verify_files(https.option).warnings:
+            line(warning)
+        endpoint = Endpoint(context=tls.build_context(https.option), port=https.port, name=https.name)
+        served.append(Listener(https.socket, endpoint))
+    return served
+
+
+def check_paths(config: Config) -> None:
+    """That what names a directory or a file of the application is there. Raises ConfigError."""
+    for option, path, there in (
+        ("chdir", config.chdir, os.path.isdir),
+        ("virtualenv", config.virtualenv, os.path.isdir),
+        ("wsgi-file", config.wsgi_file and os.path.join(config.chdir, config.wsgi_file), os.path.isfile),
+    ):
+        if path and not there(path):
+            kind = "file" if there is os.path.isfile else "directory"
+            raise ConfigError(option, path, f"no such {kind}", config.origins.get(option, ""))
+
+
+def close_masters_own(starter: daemon.Starter, pidfile: Pidfile | None) -> None:
+    """In a worker: the descriptors that only the master may hold, such as a pid file that root opened."""
+    if starter.fd >= 0:
+        os.close(starter.fd)
+    if pidfile is not None:
+        os.close(pidfile.fd)

@@ -1,0 +1,332 @@
+"""The option table: each field of Config is the row of one option, and an option stands nowhere else.
+
+A row holds the names, the converter from text, the default and the help of its option; `config` fills rows from argv,
+environment and ini files, `help` prints them. Names and meanings are uWSGI's (core/uwsgi.c, plugins/http/http.c,
+plugins/python/python_plugin.c) where uWSGI has the option; values are read strictly where uWSGI uses atoi().
+Converters take the text of a value and raise ValueError with the cause.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from . import addresses
+from .addresses import Address, FdAddress, TcpAddress
+from .https_option import HTTPS_SYNTAX, HttpsListener, parse_https, parse_https2
+
+LISTENING = "Listening"
+TLS = "TLS"
+PRIVILEGES = "Privileges"
+PROCESSES = "Processes"
+ROUTING = "Where requests go"
+HTTP = "HTTP"
+LOGGING = "Logging"
+CONFIGURATION = "Configuration"
+GROUPS = (LISTENING, TLS, PRIVILEGES, PROCESSES, ROUTING, HTTP, LOGGING, CONFIGURATION)
+
+INT_MAX = 2**31 - 1
+WAIT_SECONDS_MAX = 2_000_000  # epoll_wait(2) counts milliseconds in an int
+BODY_BYTES_MAX = 2**63 - 1
+KEEPALIVE_SECONDS = 60
+_AS_HTTP_TIMEOUT = -1
+
+TRUE_WORDS = frozenset(("", "true", "on", "yes", "1"))
+FALSE_WORDS = frozenset(("false", "off", "no", "0"))
+_INTEGER = re.compile(r"-?[0-9]{1,19}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+Convert = Callable[[str], Any]
+Argument = Literal["none", "optional", "required"]
+
+
+@dataclass(frozen=True, slots=True)
+class SharedSocket:
+    """A shared-socket option: bound first, as root; =N in an https option is the N-th of them."""
+
+    address: Address
+    text: str
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What is known of one option. `argument` says whether a value must, may or need not follow it."""
+
+    name: str = ""
+    aliases: tuple[str, ...] = ()
+    short: str = ""
+    convert: Convert = str
+    argument: Argument = "required"
+    many: bool = False
+    metavar: str = ""
+    default: Any = ""
+    default_text: str = ""
+    group: str
+    help: str
+    note: str = ""
+    keeps_placeholders: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.aliases)
+
+
+# Converters
+
+
+def flag(text: str) -> bool:
+    """True or False from a word; uWSGI takes any word but these four for true, a mistyped one included."""
+    word = text.lower()
+    if word not in TRUE_WORDS | FALSE_WORDS:
+        raise ValueError("a flag is true or false (on/off, yes/no, 1/0)")
+    return word in TRUE_WORDS
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """A converter to int that refuses what is not a whole number between low and high."""
+
+    def convert(text: str) -> int:
+        if not _INTEGER.fullmatch(text):
+            raise ValueError("not a whole number")
+        number = int(text)
+        if not low <= number <= high:
+            raise ValueError(f"not between {low} and {high}")
+        return number
+
+    return convert
+
+
+def process_count(text: str) -> int:
+    """A number of workers; "auto" is one for each CPU that this process may run on: sched_getaffinity(2)."""
+    return len(os.sched_getaffinity(0)) if text == "auto" else integer(1, 1024)(text)
+
+
+def keepalive_seconds(text: str) -> int:
+    """Idle seconds of a client connection; a true word or 1 is the default, as in uWSGI, and a false one is off."""
+    word = text.lower()
+    if word in TRUE_WORDS:
+        return KEEPALIVE_SECONDS
+    return 0 if word in FALSE_WORDS else integer(0, WAIT_SECONDS_MAX)(text)
+
+
+def shared_socket(text: str) -> SharedSocket:
+    return SharedSocket(addresses.parse(text, shared_allowed=False), text)
+
+
+def https_socket(text: str) -> HttpsListener:
+    return dataclasses.replace(parse_https(text), option="https-socket")
+
+
+def backend_address(text: str) -> Address:
+    """An address to connect to."""
+    address = addresses.parse(text, shared_allowed=False)
+    if isinstance(address, FdAddress):
+        raise ValueError("a backend is HOST:PORT or a UNIX socket, not a descriptor")
+    if isinstance(address, TcpAddress) and address.port == 0:
+        raise ValueError("a backend has no port 0")
+    return address
+
+
+def variable(text: str) -> tuple[str, str]:
+    """NAME=VALUE; the value becomes the str of its bytes (latin-1), as PEP 3333 wants every variable."""
+    name, equals, value = text.partition("=")
+    if not equals or not _VARIABLE.fullmatch(name):
+        raise ValueError("the syntax is NAME=VALUE")
+    return name, os.fsencode(value).decode("latin-1")
+
+
+def wsgi_module(text: str) -> str:
+    """PACKAGE.MODULE or PACKAGE.MODULE:CALLABLE."""
+    module, colon, name = text.partition(":")
+    words = [*module.split("."), *(name.split(".") if colon else ())]
+    if not all(word.isidentifier() for word in words):
+        hint = "; a file is given as wsgi-file" if "/" in text or text.endswith(".py") else ""
+        raise ValueError(f"the syntax is PACKAGE.MODULE or PACKAGE.MODULE:CALLABLE{hint}")
+    return text
+
+
+# Rows: these return Any, as dataclasses.field() stands for a value of the field's type.
+
+
+def _row(default: object, row: Row) -> Any:
+    return field(default=default, metadata={"row": row})
+
+
+def _flag(default: bool, group: str, help: str, **more: Any) -> Any:
+    return _row(default, Row(group=group, help=help, convert=flag, argument="none", **more))
+
+
+def _int(default: int, low: int, high: int, group: str, help: str, *, metavar: str = "N", **more: Any) -> Any:
+    more.setdefault("convert", integer(low, high))
+    return _row(default, Row(group=group, help=help, metavar=metavar, **more))
+
+
+def _text(metavar: str, group: str, help: str, **more: Any) -> Any:
+    return _row("", Row(group=group, help=help, metavar=metavar, **more))
+
+
+def _list(metavar: str, convert: Convert, group: str, help: str, **more: Any) -> Any:
+    return _row((), Row(group=group, help=help, convert=convert, metavar=metavar, many=True, **more))
+
+
+def _timeout(help: str) -> Any:
+    return _int(_AS_HTTP_TIMEOUT, 1, WAIT_SECONDS_MAX, HTTP, help, metavar="SECONDS", default_text="http-timeout")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All that the options say; a field whose default is a row is the option of its name."""
+
+    shared_socket: tuple[SharedSocket, ...] = _list(
+        "ADDRESS", shared_socket, LISTENING, "bind ADDRESS before privileges are dropped; https names the N-th as =N",
+        aliases=("undeferred-shared-socket",), note="both names share one numbering; neither defers accept here",
+    )  # fmt: skip
+    listen: int = _int(100, 1, INT_MAX, LISTENING, "connections that may wait in a listen queue", short="l")
+    https: tuple[HttpsListener, ...] = _list(
+        HTTPS_SYNTAX, parse_https, TLS,
+        "serve HTTPS on ADDRESS (=N is the N-th shared socket); CLIENT_CA asks clients for a certificate, !CLIENT_CA"
+        " demands one",
+    )  # fmt: skip
+    https2: tuple[HttpsListener, ...] = _list(
+        "KEY=VALUE,...", parse_https2, TLS, "the same with the keys addr, cert, key, ciphers, clientca",
+        note="an unknown key is an error",
+    )  # fmt: skip
+    https_socket: tuple[HttpsListener, ...] = _list(
+        HTTPS_SYNTAX, https_socket, TLS, "the same as https: TLS always ends in a worker"
+    )
+    https_export_cert: bool = _flag(False, TLS, "pass a client's certificate on as HTTPS_CC, in PEM")
+    https_handshake_timeout: int = _int(
+        10, 1, WAIT_SECONDS_MAX, TLS, "time that a client has for its handshake", metavar="SECONDS", note="not in uWSGI"
+    )
+
+    uid: str = _text("USER", PRIVILEGES, "run as USER, a name or a number")
+    gid: str = _text(
+        "GROUP", PRIVILEGES, "run with GROUP; without it with the groups of the user",
+        note="uWSGI keeps group root when only uid is given",
+    )  # fmt: skip
+    add_gid: tuple[str, ...] = _list(
+        "GROUP", str, PRIVILEGES, "one more supplementary group", note="uWSGI replaces the user's groups by these"
+    )
+
+    master: bool = _flag(True, PROCESSES, "accepted; a master always runs", short="M")
+    processes: int = _int(
+        1, 1, 1024, PROCESSES, "worker processes; auto is one a CPU", short="p",
+        aliases=("workers", "http-processes", "http-workers"), convert=process_count,
+        note="workers end TLS themselves, so uWSGI's http-processes are these too",
+    )  # fmt: skip
+    threads: int = _int(1, 1, 1024, PROCESSES, "requests that each worker's application may work on at once")
+    die_on_term: bool = _flag(False, PROCESSES, "accepted; TERM always stops")
+    reload_mercy: int = _int(
+        60, 0, WAIT_SECONDS_MAX, PROCESSES, "time that open requests have at a stop or reload", metavar="SECONDS"
+    )
+    auto_procname: bool = _flag(True, PROCESSES, "accepted; processes always say in their title what they are")
+    procname_prefix: str = _text("TEXT", PROCESSES, "begin every process title with TEXT")
+    procname_prefix_spaced: str = _text("TEXT", PROCESSES, "begin every process title with TEXT and a blank")
+    pidfile: str = _text("FILE", PROCESSES, "write the master's process id to FILE")
+    daemonize: str = _text("LOG", PROCESSES, "run in the background and log to the file LOG", short="d")
+
+    http_to: tuple[Address, ...] = _list(
+        "ADDRESS", backend_address, ROUTING, "pass requests to the uwsgi backend at ADDRESS; several take turns"
+    )
+    http_modifier1: int = _int(0, 0, 255, ROUTING, "modifier1 of the uwsgi packets")
+    http_modifier2: int = _int(0, 0, 255, ROUTING, "modifier2 of the uwsgi packets")
+    http_var: tuple[tuple[str, str], ...] = _list("NAME=VALUE", variable, ROUTING, "one more variable of every request")
+    wsgi_file: str = _text("FILE", ROUTING, "serve the WSGI application in FILE", aliases=("file",))
+    module: str = _text(
+        "MODULE[:CALLABLE]", ROUTING, "serve the WSGI application in MODULE", short="w", aliases=("wsgi",),
+        convert=wsgi_module,
+    )  # fmt: skip
+    callable: str = _text("NAME", ROUTING, "the application's name in its module", default_text="application")
+    pythonpath: tuple[str, ...] = _list(
+        "DIR", str, ROUTING, "look for modules in DIR first", aliases=("python-path", "pp")
+    )
+    virtualenv: str = _text(
+        "DIR", ROUTING, "use the packages of the virtual environment DIR", short="H", aliases=("venv", "home", "pyhome")
+    )
+    chdir: str = _text("DIR", ROUTING, "change to DIR before the application is loaded")
+    need_app: bool = _flag(True, ROUTING, "stop if the application cannot be loaded", note="off in uWSGI")
+
+    http_timeout: int = _int(
+        60, 1, WAIT_SECONDS_MAX, HTTP, "time that a client or backend may be silent", metavar="SECONDS"
+    )
+    http_headers_timeout: int = _timeout("time that a client has for a request head")
+    http_body_timeout: int = _timeout("time between two pieces of a request body")
+    http_write_timeout: int = _timeout("time between two pieces of a response that a client takes")
+    http_connect_timeout: int = _timeout("time that connecting to a backend may take")
+    http_keepalive: int = _int(
+        KEEPALIVE_SECONDS, 0, WAIT_SECONDS_MAX, HTTP, "keep idle connections so long; 0 or false: one request each",
+        metavar="SECONDS", argument="optional", convert=keepalive_seconds, note="off in uWSGI; 1 is on, not a second",
+    )  # fmt: skip
+    http_gracetime: int = _int(30, 0, WAIT_SECONDS_MAX, HTTP, "leave a failed backend out so long", metavar="SECONDS")
+    buffer_size: int = _int(
+        32768, 512, 65536, HTTP, "bytes that a request head may have", metavar="BYTES", short="b", note="4096 in uWSGI"
+    )
+    http_max_headers: int = _int(100, 1, 10000, HTTP, "header fields that a request may have", note="not in uWSGI")
+    limit_post: int = _int(
+        2**30, 0, BODY_BYTES_MAX, HTTP, "bytes that a request body may have; 0: any number", metavar="BYTES",
+        note="no limit in uWSGI",
+    )  # fmt: skip
+    post_buffering: int = _int(
+        65536, 0, INT_MAX, HTTP, "bytes of a body that are kept in memory; more goes to a file", metavar="BYTES"
+    )
+
+    logto: str = _text("FILE", LOGGING, "write the log to FILE, not to standard error")
+    disable_logging: bool = _flag(False, LOGGING, "write no line for each request", short="L")
+    log_format: str = _text(
+        "FORMAT", LOGGING, "the line for a request, with uWSGI's %(names)", aliases=("logformat",),
+        default_text="uWSGI's line", keeps_placeholders=True,
+    )  # fmt: skip
+    log_json: bool = _flag(False, LOGGING, "write every log line as a JSON object", note="not in uWSGI")
+
+    check: bool = _flag(
+        False, CONFIGURATION, "load everything, say what would be done, and exit", short="t",
+        note="-t is harakiri in uWSGI",
+    )  # fmt: skip
+    strict: bool = _flag(
+        False, CONFIGURATION,
+        "refuse what is otherwise a warning: options without effect, unknown UWSGI_* variables, running as root",
+    )  # fmt: skip
+
+    # Not options: what `config` noticed on the way.
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+    ignored: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("http_headers_timeout", "http_body_timeout", "http_write_timeout", "http_connect_timeout"):
+            if getattr(self, name) == _AS_HTTP_TIMEOUT:
+                object.__setattr__(self, name, self.http_timeout)
+        if self.procname_prefix_spaced and not self.procname_prefix:
+            object.__setattr__(self, "procname_prefix", self.procname_prefix_spaced + " ")
+
+    @property
+    def listeners(self) -> tuple[HttpsListener, ...]:
+        """Every HTTPS listener, whichever of the three options it came from."""
+        return self.https + self.https2 + self.https_socket
+
+
+def _rows() -> Sequence[Row]:
+    fields = (f for f in dataclasses.fields(Config) if "row" in f.metadata)
+    return tuple(
+        dataclasses.replace(f.metadata["row"], name=f.name.replace("_", "-"), default=f.default) for f in fields
+    )
+
+
+ROWS = _rows()
+
+# Options that act while the options are read and leave nothing in Config.
+ACTIONS = (
+    Row(name="ini", aliases=("include",), metavar="FILE[:SECTION]", group=CONFIGURATION, help="read options from FILE"),
+    Row(name="set", short="S", metavar="NAME=VALUE", group=CONFIGURATION, help="set an option or a placeholder"),
+    Row(
+        name="set-placeholder", aliases=("set-ph",), metavar="NAME=VALUE", group=CONFIGURATION, help="set a placeholder"
+    ),
+    Row(name="help", aliases=("usage",), short="h", argument="none", group=CONFIGURATION, help="show this text"),
+    Row(name="version", argument="none", group=CONFIGURATION, help="show the versions in use"),
+)
+
+BY_NAME: Mapping[str, Row] = {name: row for row in (*ROWS, *ACTIONS) for name in row.names}
+BY_SHORT: Mapping[str, Row] = {row.short: row for row in (*ROWS, *ACTIONS) if row.short}

@@ -1,0 +1,308 @@
+"""The master's life after the drop: forks workers, replaces the dead, reloads in generations, stops.
+
+It has one thread, no signal handlers and no connection. Signals are blocked and taken one by one with sigtimedwait(2), a
+worker's word on its channel comes as SIGIO (fcntl(2), F_SETSIG), and everything else is a moment in time to wait for; so
+nothing can interrupt it half-way, get lost in a fork, or make it reap a stranger's child.
+"""
+
+import fcntl
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from uwsgi_tls import titles, worker
+from uwsgi_tls.logs import line
+from uwsgi_tls.options import Config
+from uwsgi_tls.worker import Listener, Seat, Task
+
+YOUNG_SECONDS = 10.0  # a worker that dies younger than this makes its successor wait
+BACK_OFF_SECONDS = 0.5  # doubled at each death of a young worker
+BACK_OFF_MOST_SECONDS = 30.0
+IDLE_SECONDS = 3600.0
+EXIT_STOPPED = 0
+EXIT_FAILED = 1
+
+# Those that tell of a fault in this very process must not be blocked (pthread_sigmask(3)), and stopping a job from the
+# terminal stays what it is.
+_LEFT_ALONE = {signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL,
+               signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS, signal.SIGTSTP, signal.SIGCONT}
+BLOCKED = signal.valid_signals() - _LEFT_ALONE
+
+
+@dataclass(slots=True)
+class Worker:
+    """A child: which number it bears, of which generation, and how far it is."""
+
+    number: int
+    generation: int
+    pid: int
+    channel: socket.socket
+    born: float
+    ready: bool = False
+    retiring: bool = False
+    kill_at: float = float("inf")
+
+
+class Supervisor:
+    """Keeps `config.processes` workers of the newest generation serving."""
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        reopen: Callable[[], Sequence[Listener]],
+        started: Callable[[int], None],
+        masters_own: Callable[[], None],
+    ) -> None:
+        """`task` is what each worker gets; `reopen` makes the listeners of a new generation (raises what says why not);
+        `started` is told how the first start went, as an exit status; `masters_own` closes, in a worker, what only the
+        master may hold."""
+        self._task = task
+        self._config: Config = task.config
+        self._reopen = reopen
+        self._started = started
+        self._masters_own = masters_own
+        self._workers: dict[int, Worker] = {}
+        self._wanted = task.config.processes
+        self._generation = 1  # that serves
+        self._coming = 1  # that is to serve next; the same when nothing is under way
+        self._serving = False  # the first generation has become ready
+        self._stop_at: float | None = None
+        self._status = EXIT_STOPPED
+        self._deaths: dict[int, int] = {}  # of young workers, in a row, by number
+        self._respawn_at: dict[int, float] = {}
+
+    def run(self) -> int:
+        """Supervises until the server is told to stop; returns the exit status."""
+        self._title("starting")
+        for number in range(1, self._wanted + 1):
+            self._spawn(number)
+        while self._workers or self._stop_at is None:
+            info = signal.sigtimedwait(BLOCKED, self._patience())
+            if info is not None:
+                self._take(info.si_signo)
+            self._reap()
+            self._hear()
+            self._keep_time()
+        line("goodbye to uwsgi-tls")
+        return self._status
+
+    # What wakes it.
+
+    def _take(self, number: int) -> None:
+        match number:
+            case signal.SIGTERM | signal.SIGINT:
+                self._stop(signal.Signals(number).name)
+            case signal.SIGQUIT:
+                self._stop_now("SIGQUIT")
+            case signal.SIGHUP:
+                self._reload()
+            case signal.SIGTTIN:
+                self._resize(self._wanted + 1)
+            case signal.SIGTTOU:
+                self._resize(self._wanted - 1)
+            case signal.SIGCHLD | signal.SIGIO | signal.SIGWINCH | signal.SIGALRM:
+                pass
+            case _:
+                line(f"signal {number} has no meaning here: ignored")
+
+    def _reap(self) -> None:
+        for pid in list(self._workers):
+            with suppress(ChildProcessError):
+                found, status = os.waitpid(pid, os.WNOHANG)
+                if found:
+                    self._buried(self._workers.pop(pid), status)
+        if os.getpid() == 1:
+            self._bury_strangers()
+
+    def _bury_strangers(self) -> None:
+        """As init of a container the master has the orphans of applications to bury (docker's PID 1)."""
+        with suppress(ChildProcessError):
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                if found[0] in self._workers:  # it died since _reap() looked
+                    self._buried(self._workers.pop(found[0]), found[1])
+
+    def _hear(self) -> None:
+        """Takes the workers' word that they are ready."""
+        for child in self._workers.values():
+            if not child.ready:
+                with suppress(BlockingIOError, ConnectionError):
+                    if child.channel.recv(1, socket.MSG_DONTWAIT) == worker.READY:
+                        child.ready = True
+        if not self._serving or self._coming != self._generation:
+            self._promote()
+
+    def _keep_time(self) -> None:
+        now = time.monotonic()
+        for child in self._workers.values():
+            if child.kill_at <= now:
+                line(f"worker {child.number} (pid: {child.pid}) is taking too much time to end: killed")
+                child.kill_at = float("inf")
+                self._signal(child, signal.SIGKILL)
+        for number in [number for number, when in self._respawn_at.items() if when <= now]:
+            del self._respawn_at[number]
+            if self._stop_at is None and number <= self._wanted:
+                self._spawn(number)
+
+    def _patience(self) -> float:
+        moments = [child.kill_at for child in self._workers.values()] + list(self._respawn_at.values())
+        return max(0.0, min([moment - time.monotonic() for moment in moments] + [IDLE_SECONDS]))
+
+    # Workers.
+
+    def _spawn(self, number: int) -> None:
+        ours, theirs = socket.socketpair()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            line(f"unable to fork worker {number}: {error}")
+            self._respawn_at[number] = time.monotonic() + self._back_off(number)
+            return
+        if pid == 0:
+            self._become_worker(number, theirs, ours)
+        theirs.close()
+        fcntl.fcntl(ours, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(ours, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+        self._workers[pid] = Worker(number, self._coming, pid, ours, time.monotonic())
+        line(f"spawned uwsgi-tls worker {number} (pid: {pid}, generation: {self._coming}, threads: {self._config.threads})")
+
+    def _become_worker(self, number: int, channel: socket.socket, masters_end: socket.socket) -> None:
+        """The child's side of the fork; does not return. It keeps nothing of its siblings'."""
+        status = EXIT_FAILED
+        try:
+            masters_end.close()
+            for sibling in self._workers.values():
+                sibling.channel.close()
+            self._masters_own()
+            status = worker.run(self._task, Seat(number, self._coming, channel))
+        except Exception as error:  # the last place that can say it; the master sees only the status
+            line(f"worker {number} failed: {type(error).__name__}: {error}")
+        finally:
+            worker.leave(status)
+
+    def _buried(self, child: Worker, status: int) -> None:
+        child.channel.close()
+        how = f"killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}"
+        if child.retiring or self._stop_at is not None:
+            line(f"worker {child.number} (pid: {child.pid}) ended ({how})")
+            return
+        if not child.ready and not self._serving:
+            self._status = os.WEXITSTATUS(status) if os.WIFEXITED(status) and os.WEXITSTATUS(status) else EXIT_FAILED
+            line(f"worker {child.number} (pid: {child.pid}) could not start ({how}): stopping")
+            self._started(self._status)
+            self._stop_now("a failed start")
+            return
+        if not child.ready and child.generation != self._generation:
+            self._give_reload_up(f"worker {child.number} of the new generation could not start ({how})")
+            return
+        if child.generation != self._coming:
+            line(f"worker {child.number} (pid: {child.pid}) died ({how}); generation {self._coming} is about to follow")
+            return
+        if time.monotonic() - child.born >= YOUNG_SECONDS:
+            self._deaths.pop(child.number, None)
+        delay = self._back_off(child.number)
+        line(f"worker {child.number} (pid: {child.pid}) died ({how}); a new one comes in {delay:g} seconds")
+        self._respawn_at[child.number] = time.monotonic() + delay
+
+    def _back_off(self, number: int) -> float:
+        """Seconds until the successor of a worker that died young: none at its first death, then ever more."""
+        deaths = self._deaths.get(number, 0)
+        self._deaths[number] = deaths + 1
+        return min(BACK_OFF_SECONDS * 2 ** (deaths - 1), BACK_OFF_MOST_SECONDS) if deaths else 0.0
+
+    def _retire(self, child: Worker) -> None:
+        """Has a worker finish what it has under way and end."""
+        if not child.retiring:
+            child.retiring = True
+            child.kill_at = time.monotonic() + self._config.reload_mercy + 1
+            self._signal(child, signal.SIGTERM)
+
+    def _signal(self, child: Worker, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(child.pid, number)
+
+    # Changes.
+
+    def _promote(self) -> None:
+        """Lets the coming generation serve once all of it is ready, and only then retires the one before."""
+        fresh = [child for child in self._workers.values() if child.generation == self._coming and not child.retiring]
+        if len(fresh) < self._wanted or not all(child.ready for child in fresh) or self._stop_at is not None:
+            return
+        first, self._serving = not self._serving, True
+        self._generation = self._coming
+        for child in self._workers.values():
+            if child.generation != self._generation:
+                self._retire(child)
+        self._title("serving")
+        line(f"generation {self._generation} is serving with {self._wanted} worker{'s' if self._wanted > 1 else ''}")
+        if first:
+            self._started(EXIT_STOPPED)
+
+    def _reload(self) -> None:
+        if self._stop_at is not None or not self._serving or self._coming != self._generation:
+            line("SIGHUP: ignored while starting, reloading or stopping")
+            return
+        line("SIGHUP: reloading")
+        try:
+            self._task = replace(self._task, listeners=self._reopen())
+        except Exception as error:  # whatever a file may hold now, the certificates in memory go on serving
+            line(f"certificates were not read again, those in memory stay: {error}")
+        self._coming += 1
+        self._respawn_at.clear()
+        self._title("reloading")
+        for number in range(1, self._wanted + 1):
+            self._spawn(number)
+
+    def _give_reload_up(self, cause: str) -> None:
+        line(f"reload failed, generation {self._generation} stays: {cause}")
+        for child in self._workers.values():
+            if child.generation == self._coming:
+                child.retiring = True
+                self._signal(child, signal.SIGKILL)
+        self._coming = self._generation
+        self._title("serving")
+        alive = {child.number for child in self._workers.values() if not child.retiring}
+        for number in set(range(1, self._wanted + 1)) - alive:
+            self._respawn_at[number] = time.monotonic()
+
+    def _resize(self, wanted: int) -> None:
+        if wanted < 1 or self._stop_at is not None or self._coming != self._generation or not self._serving:
+            line("the number of workers stays: " + ("one is the least" if wanted < 1 else "not while changing"))
+            return
+        line(f"from {self._wanted} to {wanted} workers")
+        if wanted > self._wanted:
+            self._respawn_at[wanted] = time.monotonic()
+        else:
+            for child in self._workers.values():
+                if child.number > wanted:
+                    self._retire(child)
+        self._wanted = wanted
+        self._title("serving")
+
+    def _stop(self, why: str) -> None:
+        if self._stop_at is not None:
+            return self._stop_now(f"{why} again")
+        line(f"{why}: stopping, {self._config.reload_mercy} seconds for what is under way")
+        self._stop_at = time.monotonic() + self._config.reload_mercy
+        self._title("stopping")
+        for child in self._workers.values():
+            self._retire(child)
+        return None
+
+    def _stop_now(self, why: str) -> None:
+        line(f"{why}: stopping now")
+        self._stop_at = time.monotonic()
+        self._title("stopping")
+        for child in self._workers.values():
+            self._signal(child, signal.SIGKILL)
+
+    def _title(self, state: str) -> None:
+        titles.set_title(
+            self._config.procname_prefix, f"master (generation {self._coming}, workers {self._wanted}): {state}"
+        )

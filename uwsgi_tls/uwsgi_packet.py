@@ -1,0 +1,55 @@
+"""The uwsgi packet that carries a request's variables to a backend.
+
+A header of 4 bytes (modifier1, payload size as 16 bits little-endian, modifier2), then for each variable the size and
+bytes of its name, the size and bytes of its value, sizes again 16 bits little-endian: uWSGI's docs/Protocol and
+`uwsgi_build_vars`. The body and the response are not in it; they follow as plain bytes on the same connection.
+"""
+
+import struct
+from collections.abc import Iterable
+
+PAYLOAD_BYTES = 65535  # what the size field can say
+
+_HEADER = struct.Struct("<BHB")
+
+
+class PacketTooBig(Exception):
+    """Variables that do not fit a packet: the client's head (or its certificate) is too large."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size  # bytes
+
+    def __str__(self) -> str:
+        return f"request variables take {self.size} bytes, a uwsgi packet holds {PAYLOAD_BYTES}"
+
+
+def _size_prefix(size: int) -> str:
+    return chr(size & 255) + chr(size >> 8)
+
+
+# The two bytes of a size as two latin-1 characters, so that all of a packet is one str, encoded once. The table is long
+# enough for most client certificates and cookies.
+_PREFIXES = tuple(map(_size_prefix, range(4096)))
+
+
+def encode(pairs: Iterable[tuple[str, str]], modifier1: int, modifier2: int) -> bytes:
+    """Return the packet of these (name, value) variables, whose strings are latin-1.
+
+    Raises PacketTooBig, and ValueError for a string that is not latin-1.
+    """
+    pairs = tuple(pairs)
+    try:
+        text = "".join([f"{_PREFIXES[len(name)]}{name}{_PREFIXES[len(value)]}{value}" for name, value in pairs])
+    except IndexError:
+        text = _encode_long(pairs)
+    if len(text) > PAYLOAD_BYTES:
+        raise PacketTooBig(len(text))
+    return _HEADER.pack(modifier1, len(text), modifier2) + text.encode("latin-1")
+
+
+def _encode_long(pairs: tuple[tuple[str, str], ...]) -> str:
+    size = sum(4 + len(name) + len(value) for name, value in pairs)
+    if size > PAYLOAD_BYTES:
+        raise PacketTooBig(size)
+    return "".join([f"{_size_prefix(len(name))}{name}{_size_prefix(len(value))}{value}" for name, value in pairs])

@@ -1,0 +1,249 @@
+"""One worker process: the accept loop in its main thread, and the service threads behind it.
+
+It is entered after the fork and the drop, with listening sockets and TLS contexts that the master made. It ends when the
+master tells it to (SIGTERM: finish what is under way), when the master is gone, or with a status that says why it could not
+start.
+"""
+
+import atexit
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from _socket import socket as RawSocket
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import FrameType
+
+from uwsgi_tls import privileges, titles
+from uwsgi_tls.backends import application
+from uwsgi_tls.backends.report import ReportBackend
+from uwsgi_tls.backends.uwsgi import Node, Policy, UwsgiBackend
+from uwsgi_tls.backends.wsgi import WsgiBackend
+from uwsgi_tls.connection import LINGER_SECONDS, Connection
+from uwsgi_tls.logs import AccessLog, line
+from uwsgi_tls.lounge import READ, Lounge
+from uwsgi_tls.options import Config
+from uwsgi_tls.service import Backend, Endpoint, Limits, Room, Service
+
+EXIT_STOPPED = 0
+EXIT_ORPHAN = 1
+EXIT_NO_APPLICATION = 22  # as uWSGI with need-app
+
+READY = b"R"
+ACCEPTS_PER_TURN = 16
+REST_SECONDS = 0.1  # after running out of descriptors or memory
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening socket and what its connections get."""
+
+    socket: socket.socket
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What the master hands to every worker."""
+
+    config: Config
+    listeners: Sequence[Listener]
+    nodes: Sequence[Node]
+    access_log: AccessLog | None
+    master: int  # pid
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What one worker has for itself."""
+
+    number: int
+    generation: int
+    channel: socket.socket  # to the master: READY goes up; its end means that the master is gone
+
+
+def run(task: Task, seat: Seat) -> int:
+    """The whole life of a worker; returns its exit status. Signals are still blocked when it is called."""
+    privileges.die_with_parent(task.master)
+    _title(task, seat, "starting")
+    wakeup = _take_signals()
+    config = task.config
+    calls_application = bool(config.wsgi_file or config.module)
+    # One thread more than applications may occupy, for handshakes and heads; one for all where no application runs here.
+    threads = config.threads + 1 if calls_application else 1
+    lounge = Lounge(threads)
+    try:
+        backend = _backend(task, lounge)
+    except BaseException as error:  # an application's import may raise anything; the traceback is its author's to read
+        if not isinstance(error, application.ApplicationError):
+            traceback.print_exc()
+        line(f"worker {seat.number}: unable to load the application: {type(error).__name__}: {error}")
+        return EXIT_NO_APPLICATION
+    service = Service(
+        limits=_limits(config),
+        lounge=lounge,
+        backend=backend,
+        room=Room(config.threads),
+        export_cert=config.https_export_cert,
+        worker=seat.number,
+        pid=os.getpid(),
+        access_log=task.access_log,
+    )
+    gc.freeze()
+    between = service.run_queued if calls_application else None
+    for number in range(threads):
+        threading.Thread(target=lounge.serve, args=(between,), name=f"service {number + 1}", daemon=True).start()
+    _title(task, seat, "serving")
+    seat.channel.send(READY)
+    status = _Acceptor(task, seat, service, wakeup).run()
+    with suppress(Exception):
+        atexit._run_exitfuncs()
+    return status
+
+
+class _Acceptor:
+    """The main thread: waits for connections, for signals and for the master's end."""
+
+    def __init__(self, task: Task, seat: Seat, service: Service, wakeup: tuple[int, int]) -> None:
+        self._task = task
+        self._seat = seat
+        self._service = service
+        self._wakeup, self._wake = wakeup
+        self._listeners = {listener.socket.fileno(): listener for listener in task.listeners}
+        self._poll = select.epoll()
+        for fd in self._listeners:
+            self._poll.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+        self._poll.register(self._wakeup, select.EPOLLIN)
+        self._poll.register(seat.channel.fileno(), select.EPOLLIN)
+
+    def run(self) -> int:
+        while True:
+            for fd, _ in self._poll.poll():
+                listener = self._listeners.get(fd)
+                if listener is not None:
+                    self._accept(listener)
+                elif fd == self._wakeup:
+                    if signal.SIGTERM in os.read(self._wakeup, 512):
+                        return self._drain()
+                else:
+                    return EXIT_ORPHAN
+
+    def _accept(self, listener: Listener) -> None:
+        service, sock, endpoint = self._service, listener.socket, listener.endpoint
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                fd, address = sock._accept()  # type: ignore[attr-defined]  # accept4(2) without a wrapper object
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # No descriptors or memory: those who are connected go on, and whoever waits in the queue is kept there.
+                service.complain(f"unable to accept connections, resting: {error}")
+                time.sleep(REST_SECONDS)
+                return
+            raw = RawSocket(sock.family, socket.SOCK_STREAM, 0, fd)
+            raw.setblocking(False)
+            connection = Connection(service, endpoint, raw, _peer(sock.family, address))
+            service.lounge.park(fd, connection, READ)
+
+    def _drain(self) -> int:
+        """Accepts nothing more and ends when the last connection has, or when the mercy is over."""
+        service = self._service
+        _title(self._task, self._seat, "draining")
+        service.on_last_close = lambda: os.write(self._wake, b"\0")
+        service.draining = True
+        for listener in self._listeners.values():
+            self._poll.unregister(listener.socket.fileno())
+            listener.socket.close()
+        end = time.monotonic() + self._task.config.reload_mercy
+        for connection in list(service.connections):
+            connection.leave_if_idle(time.monotonic() + LINGER_SECONDS)
+        while service.connections and (left := end - time.monotonic()) > 0:
+            for fd, _ in self._poll.poll(left):
+                if fd != self._wakeup:
+                    return EXIT_ORPHAN
+                os.read(self._wakeup, 512)
+        if service.connections:
+            line(f"worker {self._seat.number} ends with {len(service.connections)} connections open: reload-mercy is over")
+        return EXIT_STOPPED
+
+
+def _peer(family: int, address: object) -> tuple[str, str]:
+    """REMOTE_ADDR and REMOTE_PORT; uWSGI's own values for a UNIX socket, and IPv4 as such where IPv6 carries it."""
+    if family == socket.AF_UNIX or not isinstance(address, tuple):
+        return "0.0.0.0", "0"
+    host = address[0]
+    return host.removeprefix("::ffff:") if "." in host else host, str(address[1])
+
+
+def _take_signals() -> tuple[int, int]:
+    """Lets signals wake the main thread through a pipe; returns its two ends.
+
+    Handlers that do nothing, rather than SIG_IGN, so that programs which an application starts get the defaults back
+    (execve(2)). What a terminal sends to the whole group is the master's to answer.
+    """
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
+                   signal.SIGTTIN, signal.SIGTTOU, signal.SIGALRM, signal.SIGIO, signal.SIGWINCH):
+        signal.signal(number, _nothing)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    return read, write
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    """The wakeup pipe has the number already."""
+
+
+def _backend(task: Task, lounge: Lounge) -> Backend:
+    config = task.config
+    if config.http_to:
+        policy = Policy(
+            connect=config.http_connect_timeout,
+            answer=config.http_timeout,
+            grace=config.http_gracetime,
+            modifier1=config.http_modifier1,
+            modifier2=config.http_modifier2,
+            extra=config.http_var,
+        )
+        return UwsgiBackend(task.nodes, policy, lounge)
+    if config.wsgi_file or config.module:
+        return WsgiBackend(
+            application.load(config),
+            multithread=config.threads > 1,
+            multiprocess=config.processes > 1,
+            extra=config.http_var,
+        )
+    return ReportBackend()
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(
+        handshake=config.https_handshake_timeout,
+        headers=config.http_headers_timeout,
+        body=config.http_body_timeout,
+        keepalive=config.http_keepalive,
+        write=config.http_write_timeout,
+        head_bytes=config.buffer_size,
+        max_headers=config.http_max_headers,
+        body_bytes=config.limit_post,
+        memory_bytes=config.post_buffering,
+    )
+
+
+def _title(task: Task, seat: Seat, state: str) -> None:
+    titles.set_title(task.config.procname_prefix, f"worker {seat.number} (generation {seat.generation}): {state}")
+
+
+def leave(status: int) -> None:
+    """Ends a forked process without unwinding what belongs to its parent."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
