@@ -1,5 +1,7 @@
 """Address forms: what each text means, and what is refused with which cause."""
 
+import re
+
 import pytest
 
 from uwsgi_tls import addresses
@@ -37,7 +39,7 @@ BAD = [
     ("127.0.0.1:https", "port 'https' is not a number"),
     ("127.0.0.1:-1", "port '-1' is not a number"),
     ("127.0.0.1: 443", "port ' 443' is not a number"),
-    ("127.0.0.1:٤٤٣", "is not a number"),
+    ("127.0.0.1:\u0664\u0664\u0663", "is not a number"),
     ("256.0.0.1:443", "'256.0.0.1' is not an IPv4 address"),
     ("127.0.0.*:443", "is not a host name or IP address"),
     ("*:443", "leave it out to listen on every IPv4 address"),
@@ -78,9 +80,8 @@ def test_an_address_is_read_and_written_back(text: str, address: Address, canoni
 
 @pytest.mark.parametrize(("text", "cause"), BAD)
 def test_nonsense_is_named(text: str, cause: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=re.escape(cause)):
         addresses.parse(text, shared_allowed=True)
-    assert cause in str(caught.value)
 
 
 def test_a_shared_socket_is_refused_where_none_can_be_used() -> None:

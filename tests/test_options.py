@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,10 @@ REFUSALS: list[tuple[Callable[[str], Any], str, str]] = [
     (options.flag, "maybe", "true or false"),
     (options.integer(0, 9), "10", "not between 0 and 9"),
     (options.integer(0, 9), "-1", "not between 0 and 9"),
-    *((options.integer(0, 9), text, "not a whole number") for text in ("", "x", "1.5", "1 ", "+1", "1_0", "١", "2 ; x")),
+    *(
+        (options.integer(0, 9), text, "not a whole number")
+        for text in ("", "x", "1.5", "1 ", "+1", "1_0", "\u0661", "2 ; x")
+    ),
     (options.process_count, "0", "not between 1 and 1024"),
     (options.process_count, "Auto", "not a whole number"),
     (options.keepalive_seconds, "-3", "not between"),
@@ -121,9 +125,8 @@ def test_a_value_is_converted(convert: Callable[[str], Any], text: str, value: A
 
 @pytest.mark.parametrize(("convert", "text", "cause"), REFUSALS)
 def test_a_bad_value_is_refused(convert: Callable[[str], Any], text: str, cause: str) -> None:
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=re.escape(cause)):
         convert(text)
-    assert cause in str(caught.value)
 
 
 def test_help_names_every_option_within_80_columns() -> None:

@@ -15,7 +15,8 @@ from .errors import ConfigError
 from .options import Config
 
 CONFIGURATION_ERROR = 1
-HELP_COLUMNS = 80
+HELP_COLUMNS_MIN = 40
+HELP_COLUMNS_MAX = 80
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         line = config.read_command_line(words)
         if line.asks("help"):
-            print(help.help_text(min(HELP_COLUMNS, shutil.get_terminal_size().columns)), end="")
+            columns = shutil.get_terminal_size().columns
+            print(help.help_text(max(HELP_COLUMNS_MIN, min(HELP_COLUMNS_MAX, columns))), end="")
             return 0
         if line.asks("version"):
             print(version_text())

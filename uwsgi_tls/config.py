@@ -198,10 +198,13 @@ def _is_known(setting: Setting) -> bool:
 
 
 def _unknown(setting: Setting) -> ConfigError:
+    if setting.name in BY_NAME:
+        return ConfigError(setting.name, setting.value, "this belongs on the command line", setting.where)
     bare = setting.name.lstrip("-").lower().replace("_", "-")
     names = [option for row in (*ROWS, *ACTIONS) for option in row.names]
     near = [option for option in names if len(bare) > 2 and option.startswith(bare)]
-    near = near or difflib.get_close_matches(bare, names, 1) or difflib.get_close_matches(bare, ignored.NAMES, 1)
+    others = ignored.NAMES - ignored.REFUSED.keys()
+    near = near or difflib.get_close_matches(bare, names, 1) or difflib.get_close_matches(bare, others, 1)
     dashes = "--" if setting.name.startswith("--") else ""
     hint = f"; did you mean {dashes}{near[0]}?" if near else ""
     return ConfigError(setting.name, setting.value, f"no such option{hint}", setting.where)

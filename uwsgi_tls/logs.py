@@ -21,6 +21,8 @@ STDOUT = 1
 STDERR = 2
 LOG_MODE = 0o640
 
+_line_is_json = False
+
 DEFAULT_FORMAT = (
     "[pid: %(pid)|app: 0|req: %(requests)/%(requests)] %(addr) (%(user)) {%(vars) vars in %(pktsize) bytes} [%(ctime)]"
     " %(method) %(uri) => generated %(rsize) bytes in %(msecs) msecs (%(proto) %(status))"
@@ -58,9 +60,8 @@ class AccessLog:
     """Writes one line for each request."""
 
     def __init__(self, format: str, json: bool, fd: int = STDERR) -> None:
-        """`format`: uWSGI's placeholders; "" is uWSGI's own line. In JSON the format chooses the keys, "" means all.
-
-        Raises ConfigError on an unknown placeholder.
+        """`format` holds uWSGI's placeholders; "" stands for uWSGI's own line. In JSON their names are the keys, ""
+        means all of them, and `time` is in ISO 8601. Raises ConfigError on an unknown placeholder.
         """
         self._line = _json_line(format) if json else _text_line(format)
         self._fd = fd
@@ -73,7 +74,7 @@ class AccessLog:
 def line(text: str) -> None:
     """Writes one line to the server log; never raises. Line ends and control characters in `text` are escaped."""
     now = time.time()
-    if _server_log.json:
+    if _line_is_json:
         _write(STDERR, _encode({"time": _iso_time(now), "pid": os.getpid(), "message": text}) + "\n")
         return
     if not text.isprintable():
@@ -83,7 +84,8 @@ def line(text: str) -> None:
 
 def configure(json: bool) -> None:
     """Makes every further `line` a JSON object, or plain again."""
-    _server_log.json = json
+    global _line_is_json
+    _line_is_json = json
 
 
 def redirect(path: str) -> None:
@@ -94,12 +96,12 @@ def redirect(path: str) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY | os.O_CLOEXEC, LOG_MODE)
     os.dup2(fd, STDOUT)
     os.dup2(fd, STDERR)
-    if fd > STDERR:
+    if fd not in (STDOUT, STDERR):
         os.close(fd)
 
 
 def _write(fd: int, text: str) -> None:
-    data = text.encode()
+    data = text.encode(errors="backslashreplace")  # a format from the command line may be no proper UTF-8
     try:
         written = os.write(fd, data)
         if written < len(data):
@@ -138,7 +140,7 @@ def _iso_time(moment: float) -> str:
     return f"{_iso_second(moment)}.{int(moment * 1000) % 1000:03d}Z"
 
 
-# Values that come from the client and may be empty, by the name of the field.
+# Placeholder -> field, of the values that come from the client or may be empty.
 _TEXTS = {
     "addr": "addr",
     "user": "user",
@@ -188,15 +190,8 @@ _ESCAPED_IN_QUOTES = re.compile(_NOT_PRINTABLE_ASCII + '|"')
 _encode = JSONEncoder(separators=(",", ":")).encode
 
 
-class _ServerLog:
-    json = False
-
-
-_server_log = _ServerLog()
-
-
 def _parse(format: str) -> tuple[list[str], list[str]]:
-    """The literal texts around the placeholders, one more than there are of these, and the names in the placeholders."""
+    """The names in the placeholders, and the texts around them, of which there is one more."""
     parts = _PLACEHOLDER.split(format)
     literals, names = parts[::2], parts[1::2]
     if any("%(" in literal for literal in literals):

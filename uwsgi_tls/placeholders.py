@@ -214,7 +214,7 @@ def _hash(text: str) -> str:
     value = 5381
     for byte in os.fsencode(text):
         value = (value * 33 ^ byte) & 0xFFFFFFFF
-    return value.to_bytes(4, "little").hex()
+    return value.to_bytes(4, "little").hex().upper()
 
 
 def _name_of_user(uid: int) -> str:

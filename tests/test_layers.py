@@ -1,0 +1,50 @@
+"""Imports inside the package point down, or sideways within a layer, and never in a circle."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import uwsgi_tls
+
+PACKAGE = Path(uwsgi_tls.__file__).parent
+LAYERS = (
+    "__init__ errors gone addresses https_option options placeholders ini ignored config"
+    " hello http response spool uwsgi_packet",
+    "listeners certificates tls privileges pidfile titles daemon logs monitor scoreboard pki",
+    "lounge service exchange connection backends stats",
+    "worker",
+    "supervisor master",
+    "check help cli __main__",
+)
+LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in names.split()}
+PATH_OF = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+
+
+def imports(module: str, *, for_types_too: bool) -> set[str]:
+    """The modules of the package that `module` imports, wherever in it that stands."""
+    tree = ast.parse(PATH_OF[module].read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not for_types_too:
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = ["uwsgi_tls", *module.split(".")][: -node.level] if node.level else []
+            origin = ".".join([*parents, *([node.module] if node.module else [])])
+            found |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
+    inside = {name.removeprefix("uwsgi_tls.") for name in found if name.startswith("uwsgi_tls.")}
+    return inside & PATH_OF.keys()
+
+
+def test_imports_point_down() -> None:
+    pairs = [(module, other) for module in PATH_OF for other in imports(module, for_types_too=True)]
+    assert len(pairs) > len(PATH_OF), "it finds the imports"
+    assert {name.split(".")[0] for name in PATH_OF} <= LAYER_OF.keys(), "a module without a layer"
+    wrong = [pair for pair in pairs if LAYER_OF[pair[0].split(".")[0]] < LAYER_OF[pair[1].split(".")[0]]]
+    assert not wrong
+
+
+def test_no_import_is_circular() -> None:
+    list(TopologicalSorter({module: imports(module, for_types_too=False) for module in PATH_OF}).static_order())
