@@ -159,6 +159,7 @@ def test_a_message_made_by_hand(message: bytes, expected: Answer) -> None:
         (b"\x16", Wanted(5)),
         (b"\x16\3\1\2", Wanted(5)),
         (b"\x16\3\1\2\0", Wanted(517)),
+        (b"\x16\3\1\0\1\1", Wanted(6 + 5 + 3)),  # one byte of the message's header of four
         (b"\x16\3\xff\0\7abc", Wanted(12)),  # RFC 8446 5.1: the minor version is ignored
         (b"\x16\2\1\2\0", JUNK),
         (b"\x16\3\1\x40\1", NAMELESS),  # OpenSSL: data length too long
@@ -241,6 +242,7 @@ def test_the_largest_hello() -> None:
     data = pieces(client_hello(server_name(b"a.b"), extension(21, bytes(spare))), 16384)
     assert len(data) == HELLO_BYTES
     assert look(data) == Hello("a.b", ())
+    assert look(data[: 3 * 16389]) == Wanted(HELLO_BYTES)
     assert look(pieces(client_hello(server_name(b"a.b"), extension(21, bytes(spare + 1))), 16384)) == JUNK
 
 

@@ -195,8 +195,9 @@ def test_a_drained_stream_leaves_the_disk_and_returns_to_memory(spool: Spool, tm
         assert spool.read(9) == b"c"
 
 
+@pytest.mark.parametrize("backlog", [8, 32])
 def test_a_stream_that_is_never_empty_does_not_fill_the_disk(
-    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backlog: int
 ) -> None:
     written = 0
     pwrite = os.pwrite
@@ -208,13 +209,34 @@ def test_a_stream_that_is_never_empty_does_not_fill_the_disk(
 
     monkeypatch.setattr(os, "pwrite", counting)
     block = bytes(range(256)) * 256
-    spool.append(block * 8)
+    spool.append(block * backlog)
     for _ in range(1000):
         spool.append(block)
         assert spool.read(len(block)) == block
         (status,) = files_in(tmp_path)
-        assert status.st_size <= 2 * COMPACT_BYTES
-    assert written <= 2 * 1008 * len(block), "the file was copied more than once for each byte that went through"
+        assert status.st_size <= spool.size + max(spool.size, COMPACT_BYTES) + len(block)
+    assert written <= 2 * (1000 + backlog) * len(block), "more was copied than went through"
+
+
+def test_after_a_burst_the_disk_is_freed_before_the_stream_is_drained(spool: Spool, tmp_path: Path) -> None:
+    spool.append(b"b" * (8 * COMPACT_BYTES))
+    spool.consume(8 * COMPACT_BYTES - 100)
+    spool.append(b"c")
+    (status,) = files_in(tmp_path)
+    assert status.st_size == 101
+    assert spool.read(200) == b"b" * 100 + b"c"
+
+
+def test_what_is_on_disk_is_not_in_memory_too() -> None:
+    spool = Spool(1 << 20)
+    tracemalloc.start()
+    try:
+        spool.append(bytes(1 << 20))
+        spool.append(b"x")
+        assert tracemalloc.get_traced_memory()[0] < 1 << 18
+    finally:
+        tracemalloc.stop()
+        spool.close()
 
 
 def test_a_stream_in_memory_frees_what_is_consumed() -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from OpenSSL import crypto
 
 from uwsgi_tls.errors import ConfigError
@@ -86,8 +86,10 @@ def read_file(path: str, what: str) -> bytearray:
     except FileNotFoundError:
         place = "" if os.path.isabs(path) else f" (in {os.getcwd()})"
         raise BadFile(f"{what} {path}: no such file{place}") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise BadFile(f"{what} {path}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise BadFile(f"{what} {path}: {(error.strerror or str(error)).lower()}") from None
+    except ValueError as error:  # a NUL in the path
+        raise BadFile(f"{what} {path}: {error}") from None
     if not data.strip():
         raise BadFile(f"{what} {path}: is empty")
     return data
@@ -207,7 +209,7 @@ def _key_kind(path: str, key: "PrivateKeyTypes") -> str:
         return "Ed25519"
     if isinstance(key, ed448.Ed448PrivateKey):
         return "Ed448"
-    raise BadFile(f"key {path}: TLS cannot use a {'DSA' if isinstance(key, dsa.DSAPrivateKey) else 'key'} of that kind")
+    raise BadFile(f"key {path}: is of a kind that TLS has no use for; make an RSA or EC key")
 
 
 def _strong(path: str, kind: str, bits: int, least: int) -> str:

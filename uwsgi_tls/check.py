@@ -8,7 +8,7 @@ import sys
 import traceback
 from contextlib import suppress
 
-from uwsgi_tls import certificates, listeners, master, privileges, tls
+from uwsgi_tls import certificates, ignored, listeners, master, privileges, tls
 from uwsgi_tls.backends import application, uwsgi
 from uwsgi_tls.logs import AccessLog
 from uwsgi_tls.options import Config
@@ -34,8 +34,9 @@ def run(config: Config) -> int:
     report.append(_whom(identity))
     report.append(f"{config.processes} worker processes of {config.threads} threads")
     report.append(_where(config, [node.name for node in nodes]))
+    report += [f"warning: {warning}" for warning in config.warnings]
     if config.ignored:
-        report.append(f"options of uWSGI without a meaning here, ignored: {', '.join(config.ignored)}")
+        report.append(ignored.describe(config.ignored))
     print("\n".join(report))
     if config.wsgi_file or config.module:
         status = _try_application(config, identity)

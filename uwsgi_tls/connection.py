@@ -96,7 +96,7 @@ class Connection:
         if self.step == self._more_body or (self.step == self._more_head and self.buffer):
             self._refuse(http.BadRequest(408, "the request did not come in time"))
         elif exchange is not None:
-            exchange.client_gone("the client did not read its response in time")
+            exchange.client_gone()
         else:
             if self.step == self._more_handshake:
                 self._complain("TLS handshake did not finish in time")
@@ -207,11 +207,11 @@ class Connection:
         exchange = self.exchange
         assert exchange is not None
         if events & (GONE | HANGUP_ONLY):
-            return exchange.client_gone("the client left before its answer")
+            return exchange.client_gone()
         try:
             data = self.receive()
-        except Gone as gone:
-            return exchange.client_gone(str(gone))
+        except Gone:
+            return exchange.client_gone()
         self.buffer += data
         self._park(READ if len(self.buffer) < self.service.limits.head_bytes else HANGUP_ONLY)
 
@@ -329,6 +329,7 @@ class Connection:
         self.buffer = b""
         self.deadline = self.service.lounge.now + self.service.limits.write
         exchange = self.exchange or Exchange(self, None)
+        exchange.keep_alive = False
         self.exchange = exchange
         if exchange.fail(bad.status, bad.reason):
             self.exchange = None
@@ -434,7 +435,7 @@ class Connection:
         if exchange is not None:
             if exchange.body is not None and self.step == self._more_body:
                 exchange.body.close()  # no backend has it yet
-            exchange.client_gone("the connection was closed")
+            exchange.client_gone()
         self._tls = None
         self.service.lounge.forget(self.fd, self)
         self.sock.close()

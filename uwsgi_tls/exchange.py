@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FRONT_BYTES = 65536
 DRAIN_BYTES_PER_TURN = 1 << 20
+STATUS_CLIENT_LEFT = 499  # in the access log, as nginx has it, where there was nobody left to answer
 SPOOL_BYTES = 1 << 30  # a response of which more than this waits for its client ends there
 
 
@@ -64,6 +65,7 @@ class FileSource:
 
 class Exchange:
     __slots__ = (
+        "_cut",
         "_ended",
         "_framing",
         "_head_bytes",
@@ -104,6 +106,7 @@ class Exchange:
         self._source: Source | None = None
         self._lock = threading.Lock()
         self._ended = False  # the producer has written all
+        self._cut = False  # the producer has given up
         self.over = False  # logged and released; nothing may follow
 
     # What a backend calls, in this order.
@@ -174,7 +177,7 @@ class Exchange:
                 if self._source is not None:
                     self._ended = True
                     return False
-        self._complete()
+        self._end()
         return True
 
     def send_file(self, file: BinaryIO, size: int) -> bool:
@@ -203,25 +206,33 @@ class Exchange:
         text = f"{status} {HTTPStatus(status).phrase}"
         page = f"{text}\n".encode()
         self._complain(f"{status}: {reason}")
-        if status in (400, 408, 413, 414, 431, 501, 505):
-            self.keep_alive = False
         self._pending = b""
         self.start(text, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(page)))])
         self.write(page)
         return self.finish()
 
     def abort(self, reason: str) -> None:
-        """Ends the connection without a clean end of the body, so that the client can tell."""
+        """Ends the connection without a clean end of the body, so that the client can tell; for the producer."""
         self._complain(reason)
-        self._release()
-        self.connection.close()
+        self.abandon()
 
-    def client_gone(self, reason: str) -> None:
-        """The connection is over before the response was; tells the producer. Not for the producer itself."""
-        if self.over:
-            return
+    def abandon(self) -> None:
+        """The producer gives up. Where the lounge has the connection, only its sweep may close it."""
         with self._lock:
-            self._release()
+            if self.over:
+                return
+            if self._source is not None:
+                self._cut = True
+                self.connection.deadline = 0.0
+                return
+        self.client_gone()
+
+    def client_gone(self) -> None:
+        """The connection ends before the response did; tells the producer. For the owner of the connection."""
+        with self._lock:
+            if self.over:
+                return
+            self._end()
         self.connection.close()
         if self.on_gone is not None:
             self.on_gone()
@@ -240,21 +251,28 @@ class Exchange:
             sent = self.connection.write(data)
             if sent == len(data):
                 return
-            self._source = spool = Spool(self.connection.service.limits.memory_bytes)
-            spool.append(memoryview(data)[sent:])
+            spool = Spool(self.connection.service.limits.memory_bytes)
+            self._append(spool, memoryview(data)[sent:])
+            self._source = spool
             # From here on the lounge owns the TLS connection, and we own the end of the spool.
             self.connection.wait_to_write(self._drain)
             return
         with self._lock:
             if self.over:
                 raise Gone("the client has left")
-            source = self._source
-            if isinstance(source, Spool):
-                if source.size > SPOOL_BYTES:
-                    raise Gone("the client is too slow for its response")
-                source.append(data)
-                return
+            if isinstance(self._source, Spool):
+                return self._append(self._source, data)
         self._send(data)  # it ran dry meanwhile: the connection is ours again
+
+    def _append(self, spool: Spool, data: bytes | memoryview) -> None:
+        if spool.size > SPOOL_BYTES:
+            self._complain("its client is too slow for a response of this size")
+            raise Gone("the client is too slow")
+        try:
+            spool.append(data)
+        except OSError as error:
+            self._complain(f"what its client did not take yet could not be stored: {error}")
+            raise Gone("no room for the response") from None
 
     def _drain(self, events: int) -> None:
         """The client has read some: sends on. A step of the connection."""
@@ -268,6 +286,8 @@ class Exchange:
             source = self._source
             if self.over or source is None:
                 return False
+            if self._cut:
+                raise Gone("the response was given up")
             if not self._move(source):
                 connection.wait_to_write(self._drain)
                 return False
@@ -275,7 +295,7 @@ class Exchange:
             self._source = None
             ended = self._ended
         if ended:
-            self._complete()
+            self._end()
             return True
         if self.on_dry is not None:
             connection.wait_for_answer()
@@ -286,7 +306,11 @@ class Exchange:
         """Sends until the source is empty (True), the socket is full, or it is the others' turn (False)."""
         budget = DRAIN_BYTES_PER_TURN
         while source.size:
-            front = source.front(FRONT_BYTES)
+            try:
+                front = source.front(FRONT_BYTES)
+            except OSError as error:
+                self._complain(f"the rest of its response could not be read: {error}")
+                raise Gone("the response cannot be read") from None
             sent = self.connection.write(front)
             source.consume(sent)
             budget -= sent
@@ -296,12 +320,9 @@ class Exchange:
 
     # The end.
 
-    def _complete(self) -> None:
-        self._log()
-        self._release()
-
-    def _release(self) -> None:
+    def _end(self) -> None:
         self.over = True
+        self._log()
         source, self._source = self._source, None
         if source is not None:
             source.close()
@@ -331,7 +352,7 @@ class Exchange:
                 method=head.method if head is not None else "-",
                 uri=head.target if head is not None else "-",
                 protocol=head.protocol if head is not None else "-",
-                status=self.status,
+                status=self.status or STATUS_CLIENT_LEFT,
                 size=self.sent,
                 headers=self.headers,
                 headers_size=self._head_bytes,

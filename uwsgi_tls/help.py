@@ -30,23 +30,26 @@ SIGNALS = (
     ("HUP", "reload: start new workers, then retire the old ones"),
     ("TTIN, TTOU", "one worker more, one worker less"),
 )
-_INI_NOTES = (
-    "Lines are `name = value` under `[uwsgi]`, or under `[section]` for `FILE.ini:section`; blanks around both go. A line"
-    " that begins with `;` or `#` is a comment; there is none after a value. Paths are relative to the directory in which"
-    " the program was started.",
-    "The environment is read first, then the command line with its `--ini` files in place, then the files named without"
-    " an option. The last of a single value wins; what is marked with * accumulates.",
-    "`%(name)` is the first value of that name in any source, also of a key that is no option, and `%(a b + 1)` joins and"
-    " calculates from left to right; `$(NAME)` is an environment variable and `@(file)` the contents of a file. In a file"
-    " `%p` is its path, `%d` its directory with a slash, `%s` its name, `%n` the name without and `%e` the extension,"
-    " `%c` the last directory, `%0` to `%9` the directories from the root, `%x` the section, `%o` the path as given, `%i`"
-    " the inode, `%j` a hash of the path, `%v` the working directory, `%h` the host's name, `%u` and `%U` the user, `%g`"
-    " and `%G` the group, `%t` and `%T` the time in seconds and microseconds, `%k` the number of CPUs, `%V` our version,"
-    " `%[` an escape and `%%` a per cent sign.",
-    "An option of uWSGI that has no effect here is named in the log and ignored, or refused with `strict`. An option that"
-    " would make the server more open if it were left out (`chroot`, `sni`, `route`, `immediate-uid` and their kin,"
-    " conditions and loops) is an error. An unknown name is an error too; as a `UWSGI_*` variable, a warning.",
-)
+_INI_NOTES = """\
+Lines are `name = value` under `[uwsgi]`, or under `[section]` for `FILE.ini:section`; blanks around both go. A line
+that begins with `;` or `#` is a comment; there is none after a value. Paths are relative to the directory in which the
+program was started.
+
+The environment is read first, then the command line with its `--ini` files in place, then the files named without an
+option. The last of a single value wins; what is marked with * accumulates.
+
+`%(name)` is the first value of that name in any source, also of a key that is no option, and `%(a b + 1)` joins and
+calculates from left to right; `$(NAME)` is an environment variable and `@(file)` the contents of a file. In a file `%p`
+is its path, `%d` its directory with a slash, `%s` its name, `%n` the name without and `%e` the extension, `%c` the last
+directory, `%0` to `%9` the directories from the root, `%x` the section, `%o` the path as given, `%i` the inode, `%j` a
+hash of the path, `%v` the working directory, `%h` the host's name, `%u` and `%U` the user, `%g` and `%G` the group,
+`%t` and `%T` the time in seconds and microseconds, `%k` the number of CPUs, `%V` our version, `%[` an escape and `%%` a
+per cent sign.
+
+An option of uWSGI that has no effect here is named in the log and ignored, or refused with `strict`. An option that
+would make the server more open if it were left out (`chroot`, `sni`, `route`, `immediate-uid` and their kin, conditions
+and loops) is an error. An unknown name is an error too; as a `UWSGI_*` variable, a warning.
+"""
 _GROUP_NOTES = {
     LISTENING: "ADDRESS is HOST:PORT, :PORT, [IPV6]:PORT, /PATH, @NAME or fd://N.",
     TLS: "ADDRESS may also be =N, the N-th shared socket, counted from 0.",
@@ -137,9 +140,8 @@ def _markdown_lines() -> Iterator[str]:
         yield from (_markdown_row(row) for row in _rows_of(group))
     yield ""
     yield "## Ini files and placeholders"
-    for paragraph in _INI_NOTES:
-        yield ""
-        yield from textwrap.wrap(paragraph, 120, break_on_hyphens=False)
+    yield ""
+    yield from _INI_NOTES.splitlines()
     for title, pairs in (("Exit status", EXIT_STATUSES), ("Signals to the master", SIGNALS)):
         yield ""
         yield f"## {title}"

@@ -7,6 +7,7 @@ or a line outside of any is an error here, which uWSGI passes over. Included fil
 
 import os
 import stat
+from collections.abc import Iterator
 
 from .errors import ConfigError
 from .placeholders import Setting, magic_variables, read_text
@@ -49,29 +50,42 @@ def read(path: str, section: str, option: str, where: str) -> list[Setting]:
         raise ConfigError(option, path, str(error), where) from None
     settings, found = [], False
     current: str | None = None
-    for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
-        line = raw.strip(_BLANKS)
+    for number, line in _lines(text):
         place = f"{path}:{number}"
-        if not line or line[0] in ";#":
-            continue
-        if line[0] == "[":
-            if line[-1] != "]":
-                raise ConfigError(option, _excerpt(line), "a section is [name], with nothing after it", place)
-            current = line[1:-1]
-            found = found or current == section
-            continue
-        if current is None:
-            raise ConfigError(
-                option, _excerpt(line), f"the line stands before any [section], such as [{section}]", place
-            )
-        if current == section:
-            name, _, value = line.partition("=")
-            if not name.strip(_BLANKS):
-                raise ConfigError(option, _excerpt(line), "the name before the equals sign is missing", place)
-            settings.append(Setting(name.strip(_BLANKS), value.strip(_BLANKS), place, magic))
+        try:
+            if line[0] == "[":
+                current = _section_name(line)
+                found = found or current == section
+            elif current is None:
+                raise ValueError(f"the line stands before any [section], such as [{section}]")
+            elif current == section:
+                settings.append(Setting(*_name_and_value(line), place, magic))
+        except ValueError as error:
+            raise ConfigError(option, _excerpt(line), str(error), place) from None
     if not found:
         raise ConfigError(option, path, f"the file has no section [{section}]", where)
     return settings
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines that say something, with their numbers."""
+    for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        line = raw.strip(_BLANKS)
+        if line and line[0] not in ";#":
+            yield number, line
+
+
+def _section_name(line: str) -> str:
+    if line[-1] != "]":
+        raise ValueError("a section is [name], with nothing after it")
+    return line[1:-1]
+
+
+def _name_and_value(line: str) -> tuple[str, str]:
+    name, _, value = line.partition("=")
+    if not name.strip(_BLANKS):
+        raise ValueError("the name before the equals sign is missing")
+    return name.strip(_BLANKS), value.strip(_BLANKS)
 
 
 def _excerpt(line: str) -> str:

@@ -77,7 +77,7 @@ class Lounge:
         waiter.armed = 0
 
     def later(self, when: float, call: Callable[[], None]) -> None:
-        """Has a service thread do `call` soon after `when` (time.monotonic() seconds)."""
+        """Has the service thread do `call` soon after `when` (time.monotonic() seconds); only where it is alone."""
         heapq.heappush(self._timers, (when, next(self._order), call))
 
     def parked(self) -> list[Waiter]:

@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Sequence
 
-from uwsgi_tls import certificates, daemon, listeners, logs, privileges, supervisor, titles, tls
+from uwsgi_tls import certificates, daemon, ignored, listeners, logs, privileges, supervisor, titles, tls
 from uwsgi_tls.backends import uwsgi
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.listeners import HttpsSocket
@@ -27,8 +27,10 @@ def run(config: Config) -> int:
     privileges.preload()
     logs.configure(json=config.log_json)
     identity = privileges.resolve(config.uid, config.gid, config.add_gid, config.strict)
+    for warning in config.warnings:
+        line(warning)
     if config.ignored:
-        line(f"options of uWSGI without a meaning here, ignored: {', '.join(config.ignored)}")
+        line(ignored.describe(config.ignored))
     check_paths(config)
     nodes = [uwsgi.node(address) for address in config.http_to]
     access_log = None if config.disable_logging else AccessLog(config.log_format, config.log_json)

@@ -39,9 +39,9 @@ class Setting:
 
 
 def magic_variables(path: str, section: str) -> Mapping[str, str]:
-    """The values of %p, %d and so on for the configuration file at path: SPEC of core/uwsgi.c, config_magic_table_fill.
+    """The values of %p, %d and so on for the configuration file at path, as config_magic_table_fill() sets them.
 
-    Raises OSError if the path cannot be followed.
+    section is "" for the default one. Raises OSError if the path cannot be followed.
     """
     # A symbolic link keeps its name: one file may serve several names, and %n tells them apart.
     full = os.path.join(os.getcwd(), path) if os.path.islink(path) else os.path.realpath(path)

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from . import seed_pki
+from .server import open_directory
 
 
 @pytest.fixture
 def public_directory() -> Iterator[Path]:
-    """An empty directory that every user may read and enter, as the user that the server becomes must.
-
-    pytest's own are closed to others, and their paths are longer than a UNIX socket's may be.
-    """
-    directory = Path(tempfile.mkdtemp(prefix="uwsgi-tls-"))
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
+    """An empty directory that every user may enter."""
+    with open_directory() as directory:
+        yield directory
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +43,18 @@ def loopback() -> str:
 def open_to_all(path: Path) -> bool:
     """Whether any user may read the directory `path` and pass through those it lies in."""
     return path.stat().st_mode & 0o005 == 0o005 and all(parent.stat().st_mode & 0o001 for parent in path.parents)
+
+
+@contextlib.contextmanager
+def open_directory() -> Iterator[Path]:
+    """A new directory that every user may read and enter, as the user that the server becomes must; removed at the end.
+
+    pytest's own are closed to others, and their paths are longer than a UNIX socket's may be.
+    """
+    with tempfile.TemporaryDirectory(prefix="uwsgi-tls-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield directory
 
 
 # --- processes as /proc shows them ----------------------------------------------------------------------

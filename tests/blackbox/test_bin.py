@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -88,8 +89,7 @@ def test_setup_unknown_option() -> None:
     assert (answer.returncode, answer.stderr) == (64, "bin/setup: unknown option --tests (bin/setup --help)\n")
 
 
-@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_demo(tmp_path: Path, end: signal.Signals) -> None:
+def test_demo(tmp_path: Path) -> None:
     with Daemon([str(BIN / "demo"), loopback()], env={"TMPDIR": str(tmp_path)}) as demo:
         demo.wait_for_line("Ctrl-C ends it")
         lines = [line.strip() for line in demo.lines if line.startswith("  curl ")]
@@ -103,5 +103,26 @@ def test_demo(tmp_path: Path, end: signal.Signals) -> None:
             (master,) = demo.wait_for_titles("uwsgi-tls master", 1)
             assert master.status()["Uid"].split() == ["33"] * 4
         assert list(tmp_path.iterdir()) != []
-        assert demo.stop(end) == 0
+        # Ctrl-C: the terminal sends the signal to all of them.
+        os.killpg(demo.pid, signal.SIGINT)
+        assert demo.wait() == 0
+        assert demo.tree() == []
         assert list(tmp_path.iterdir()) == []
+        assert "stopping now" not in demo.log  # nobody was hurried
+
+
+def test_demo_is_terminated(tmp_path: Path) -> None:
+    """A `kill` of the command itself ends the server too."""
+    with Daemon([str(BIN / "demo"), loopback()], env={"TMPDIR": str(tmp_path)}) as demo:
+        demo.wait_for_line("Ctrl-C ends it")
+        assert demo.stop(signal.SIGTERM) == 0
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_that_cannot_start(tmp_path: Path) -> None:
+    host = loopback()
+    with socket.create_server((host, 8443)), Daemon([str(BIN / "demo"), host], env={"TMPDIR": str(tmp_path)}) as demo:
+        assert demo.wait() == 1
+    assert f"https = {host}:8443," in demo.log
+    assert "in use" in demo.log
+    assert list(tmp_path.iterdir()) == []

@@ -129,7 +129,7 @@ class WsgiBackend:
                     result.close()
             return exchange.finish()
         except Gone:
-            exchange.connection.close()
+            exchange.abandon()
             return False
         except BadResponse as bad:
             return exchange.fail(500, f"the application's response is not valid: {bad}")
