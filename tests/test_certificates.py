@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from pki import Issued, Key, Pki, common_name, issue, key_pem, name, pki, write_secret
 
 from uwsgi_tls import certificates
-from uwsgi_tls.certificates import BadFile, verify_files
+from uwsgi_tls.certificates import verify_files
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import HttpsListener, parse_https
 

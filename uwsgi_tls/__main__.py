@@ -2,6 +2,6 @@
 
 import sys
 
-from .cli import main
+from uwsgi_tls.cli import main
 
 sys.exit(main())

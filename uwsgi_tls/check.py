@@ -17,7 +17,7 @@ from uwsgi_tls.worker import EXIT_NO_APPLICATION
 
 
 def run(config: Config) -> int:
-    """Prints what the configuration would do; returns 0, or 22 when the application cannot be loaded. Raises ConfigError."""
+    """Prints what a start would do; returns 0, or 22 where the application cannot be loaded. Raises ConfigError."""
     privileges.preload()
     identity = privileges.resolve(config.uid, config.gid, config.add_gid, config.strict)
     master.check_paths(config)
@@ -27,10 +27,14 @@ def run(config: Config) -> int:
     for option in config.listeners:
         info = certificates.verify_files(option)
         tls.build_context(option)
-        report.append(f"certificate {option.certificate}: {info.subject}, {info.key_kind}, until {info.not_after:%Y-%m-%d}")
+        report.append(
+            f"certificate {option.certificate}: {info.subject}, {info.key_kind}, until {info.not_after:%Y-%m-%d}"
+        )
         report += [f"warning: {warning}" for warning in info.warnings]
         if option.client_ca:
-            report.append(f"client certificates: {'required' if option.client_required else 'asked for'}, CA {option.client_ca}")
+            report.append(
+                f"client certificates: {'required' if option.client_required else 'asked for'}, CA {option.client_ca}"
+            )
     report.append(_whom(identity))
     report.append(f"{config.processes} worker processes of {config.threads} threads")
     report.append(_where(config, [node.name for node in nodes]))

@@ -10,9 +10,9 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from . import __version__, config, help
-from .errors import ConfigError
-from .options import Config
+from uwsgi_tls import __version__, config, help
+from uwsgi_tls.errors import ConfigError
+from uwsgi_tls.options import Config
 
 CONFIGURATION_ERROR = 1
 HELP_COLUMNS_MIN = 40
@@ -52,9 +52,9 @@ def version_text() -> str:
 def _run(configuration: Config) -> int:
     # Imported late: --help and a mistake in an option need no OpenSSL.
     if configuration.check:
-        from . import check
+        from uwsgi_tls import check
 
         return check.run(configuration)
-    from . import master
+    from uwsgi_tls import master
 
     return master.run(configuration)

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import ignored, ini
-from .errors import ConfigError
-from .https_option import HttpsListener
-from .options import ACTIONS, BY_NAME, BY_SHORT, FALSE_WORDS, ROWS, TRUE_WORDS, Config, Row, SharedSocket
-from .placeholders import Placeholders, Setting, references, substitute_magic
+from uwsgi_tls import ignored, ini
+from uwsgi_tls.errors import ConfigError
+from uwsgi_tls.https_option import HttpsListener
+from uwsgi_tls.options import ACTIONS, BY_NAME, BY_SHORT, FALSE_WORDS, ROWS, TRUE_WORDS, Config, Row, SharedSocket
+from uwsgi_tls.placeholders import Placeholders, Setting, references, substitute_magic
 
 COMMAND_LINE = "command line"
 INCLUDE_DEPTH_MAX = 16

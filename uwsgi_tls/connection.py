@@ -1,8 +1,8 @@
 """One accepted socket: first bytes, TLS handshake, requests in turn, and its end.
 
-A connection is a small state machine whose state is `step`, the method that the next event calls. Every step goes as far as
-it can without waiting and then parks the connection in the lounge with a deadline. What is written here never blocks.
-This is the only module that calls pyOpenSSL's I/O; each result becomes bytes, "not now" (an empty result) or `Gone`.
+A connection is a small state machine whose state is `step`, the method that the next event calls. Every step goes as
+far as it can without waiting and then parks the connection in the lounge with a deadline. What is written here never
+blocks. TLS itself is the channel's.
 """
 
 import socket
@@ -10,18 +10,16 @@ import traceback
 from _socket import socket as RawSocket  # without the wrapper's work: a connection needs none of it
 from collections.abc import Callable
 
-from OpenSSL import SSL
-
-from uwsgi_tls import hello, http, tls
+from uwsgi_tls import hello, http
+from uwsgi_tls.channel import Channel
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.gone import Gone
+from uwsgi_tls.intake import Intake
 from uwsgi_tls.logs import line
 from uwsgi_tls.lounge import GONE, HANGUP_ONLY, NEVER, READ, WRITE
 from uwsgi_tls.service import Endpoint, Service
-from uwsgi_tls.spool import Spool
 
 HELLO_BYTES = 65536  # a ClientHello may not be longer (TLS.md: a post-quantum one has some 1,700)
-RECORD_BYTES = 16384  # RFC 8446, 5.1: a read of this size leaves nothing decrypted behind in OpenSSL
 READS_PER_TURN = 16  # then other connections have their turn
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 65536
@@ -35,11 +33,10 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 class Connection:
     __slots__ = (
-        "_body_decoder",
-        "_body_left",
+        "_channel",
         "_idle",
+        "_intake",
         "_low_water",
-        "_tls",
         "armed",
         "buffer",
         "closed",
@@ -52,7 +49,6 @@ class Connection:
         "sock",
         "step",
         "variables",
-        "want",
     )
 
     def __init__(self, service: Service, endpoint: Endpoint, sock: RawSocket, peer: tuple[str, str]) -> None:
@@ -65,15 +61,13 @@ class Connection:
         self.armed = 0
         self.closed = False
         self.step: Callable[[int], None] = self._first_bytes
-        self.want = READ
-        self.buffer = b""
-        self.exchange: Exchange | None = None
-        self.variables: tuple[tuple[str, str], ...] = ()
-        self._tls: SSL.Connection | None = None
+        self.buffer = b""  # what has come and belongs to no request yet
+        self.exchange: Exchange | None = None  # the request under way
+        self.variables: tuple[tuple[str, str], ...] = ()  # those of every request of this connection
+        self._channel: Channel | None = None
+        self._intake: Intake | None = None
         self._idle = False
         self._low_water = False
-        self._body_left = 0
-        self._body_decoder: http.ChunkedDecoder | None = None
         service.connections.add(self)
 
     # What the lounge calls: the caller owns the connection.
@@ -124,7 +118,8 @@ class Connection:
             return self._not_tls(seen.kind)
         if events & (GONE | HANGUP_ONLY) or seen.bytes_total > HELLO_BYTES:
             return self.close()
-        # The peeked bytes stay in the socket, so that it would be ready again at once: only the rest may wake us (socket(7)).
+        # The peeked bytes stay in the socket, so that it would be ready again at once: only the rest may wake us
+        # (socket(7)).
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, seen.bytes_total)
         self._low_water = True
         return self._park(READ)
@@ -132,8 +127,7 @@ class Connection:
     def _begin_tls(self) -> None:
         if self._low_water:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-        self._tls = SSL.Connection(self.endpoint.context, self.sock)  # type: ignore[arg-type]  # needs fileno() only
-        self._tls.set_accept_state()
+        self._channel = Channel(self.endpoint.context, self.sock)
         self.step = self._more_handshake
         self._more_handshake(0)
 
@@ -149,21 +143,18 @@ class Connection:
         return self.close()
 
     def _more_handshake(self, events: int) -> None:
-        assert self._tls is not None
+        channel = self.channel
         try:
-            self._tls.do_handshake()
-        except SSL.WantReadError:
-            return self._park(READ)
-        except SSL.WantWriteError:
-            return self._park(WRITE)
-        except SSL.Error as error:
-            self._complain(f"TLS handshake failed: {tls.reason(error, self._tls)}")
-            # The alert that tells the client why is on its way; a close with unread bytes would overtake it (RFC 9293, 3.6).
+            if not channel.handshake():
+                return self._park(channel.want)
+        except Gone as gone:
+            self._complain(f"TLS handshake failed: {gone}")
+            # The alert that tells the client why is on its way; closing with unread bytes would overtake it by a reset.
             return self._linger()
         self.variables = (
             ("SERVER_PORT", self.endpoint.port),
             ("UWSGI_ROUTER", "http"),
-            *tls.client_variables(self._tls, self.service.export_cert),
+            *channel.client_variables(self.service.export_cert),
             ("REMOTE_ADDR", self.peer[0]),
             ("REMOTE_PORT", self.peer[1]),
         )
@@ -183,24 +174,29 @@ class Connection:
         self._serve()
 
     def _more_body(self, events: int) -> None:
-        exchange = self.exchange
-        assert exchange is not None
+        intake = self._intake
+        assert intake is not None
         for _ in range(READS_PER_TURN):
             data = self._read()
             if data is None:
                 return
             self.deadline = self.service.lounge.now + self.service.limits.body
             try:
-                if not self._gather(exchange, data):
-                    continue
+                whole = intake.feed(data)
             except http.BadRequest as bad:
                 return self._refuse(bad)
-            except OSError as error:  # no room for the spool
-                line(f"a request body could not be stored: {error}")
-                return self._refuse(http.BadRequest(503, "no room for the body"))
-            self._carry_on(exchange)
-            return
+            if whole:
+                return self._body_is_whole(intake)
         self._park(READ)
+
+    def _body_is_whole(self, intake: Intake) -> None:
+        self.buffer, self._intake = intake.rest, None
+        exchange = self.exchange
+        assert exchange is not None
+        self.deadline = NEVER
+        self.step = self._while_answered
+        if self.service.dispatch(exchange):
+            self.resume()
 
     def _while_answered(self, events: int) -> None:
         """Something comes while a backend works on the answer: the next request, or the client's farewell."""
@@ -209,7 +205,7 @@ class Connection:
         if events & (GONE | HANGUP_ONLY):
             return exchange.client_gone()
         try:
-            data = self.receive()
+            data = self.channel.receive()
         except Gone:
             return exchange.client_gone()
         self.buffer += data
@@ -273,48 +269,20 @@ class Connection:
 
     def _begin_body(self, exchange: Exchange, head: http.RequestHead) -> bool:
         """Whether the whole body is there already; if not, the connection is parked until it is."""
-        length, limit = head.content_length, self.service.limits.body_bytes
-        if limit and length > limit:
-            raise http.BadRequest(413, "the body is larger than limit-post")
-        exchange.body = Spool(self.service.limits.memory_bytes)
-        self._body_left = length
-        self._body_decoder = http.ChunkedDecoder() if length < 0 else None
+        limits = self.service.limits
+        intake = Intake(head.content_length, limits.body_bytes, limits.memory_bytes)
+        exchange.body = intake.body
         first, self.buffer = self.buffer, b""
-        if first and self._gather(exchange, first):
+        if first and intake.feed(first):
+            self.buffer = intake.rest
             return True
-        if head.expect_continue and not first:
-            if self.write(CONTINUE) < len(CONTINUE):
-                raise Gone("the client does not read")
+        if head.expect_continue and not first and self.write(CONTINUE) < len(CONTINUE):
+            raise Gone("the client does not read")
+        self._intake = intake
         self.step = self._more_body
-        self.deadline = self.service.lounge.now + self.service.limits.body
+        self.deadline = self.service.lounge.now + limits.body
         self._park(READ)
         return False
-
-    def _gather(self, exchange: Exchange, data: bytes) -> bool:
-        """Adds `data` to the body; True when it is whole. What follows the body stays in the buffer."""
-        body, decoder = exchange.body, self._body_decoder
-        assert body is not None
-        if decoder is None:
-            body.append(data[: self._body_left])
-            if len(data) < self._body_left:
-                self._body_left -= len(data)
-                return False
-            self.buffer = data[self._body_left :]
-            return True
-        body.append(decoder.feed(data))
-        limit = self.service.limits.body_bytes
-        if limit and body.size > limit:
-            raise http.BadRequest(413, "the body is larger than limit-post")
-        if decoder.done:
-            self.buffer = decoder.rest
-            self._body_decoder = None
-        return decoder.done
-
-    def _carry_on(self, exchange: Exchange) -> None:
-        self.deadline = NEVER
-        self.step = self._while_answered
-        if self.service.dispatch(exchange):
-            self.resume()
 
     def resume(self) -> None:
         """Goes on after an answered request; the caller owns the connection."""
@@ -337,47 +305,24 @@ class Connection:
 
     # Input and output.
 
-    def receive(self) -> bytes:
-        """What one record holds; empty when nothing is there now (then `want` says for which event). Raises Gone."""
-        assert self._tls is not None
-        try:
-            return self._tls.recv(RECORD_BYTES)
-        except SSL.WantReadError:
-            self.want = READ
-        except SSL.WantWriteError:
-            self.want = WRITE
-        except SSL.ZeroReturnError:
-            raise Gone("the client closed the connection") from None
-        except SSL.Error as error:
-            raise Gone(tls.reason(error, self._tls)) from None
-        return b""
+    @property
+    def channel(self) -> Channel:
+        """The TLS of this connection, once there is some. Raises Gone where it is over."""
+        channel = self._channel
+        if channel is None:
+            raise Gone("the connection is closed")
+        return channel
 
     def write(self, data: bytes | memoryview) -> int:
-        """Sends what the socket takes now and returns how many bytes that was. Raises Gone."""
-        assert self._tls is not None
-        sent, total = 0, len(data)
-        try:
-            sent = self._tls.send(data)
-            if sent < total:
-                # One record a call: OpenSSL returns after each in partial-write mode (SSL_CTX_set_mode(3)).
-                view = memoryview(data)
-                while sent < total:
-                    sent += self._tls.send(view[sent:])
-        except (SSL.WantWriteError, SSL.WantReadError):
-            return sent
-        except SSL.Error as error:
-            raise Gone(tls.reason(error, self._tls)) from None
-        return sent
+        """Sends what the client takes now and returns how many bytes that was. Raises Gone."""
+        return self.channel.send(data)
 
     def _read(self) -> bytes | None:
-        """Data, or None when the connection was parked for more or has ended."""
-        try:
-            data = self.receive()
-        except Gone:
-            self.close()
-            return None
+        """Data, or None when the connection was parked for more. Raises Gone."""
+        channel = self.channel
+        data = channel.receive()
         if not data:
-            self._park(self.want)
+            self._park(channel.want)
             return None
         return data
 
@@ -393,11 +338,6 @@ class Connection:
         self.deadline = self.service.lounge.now + self.service.limits.write
         self._park(WRITE)
 
-    def facts(self) -> tls.TlsFacts:
-        """What was negotiated, for the built-in page."""
-        assert self._tls is not None
-        return tls.facts(self._tls)
-
     # The end.
 
     def leave_if_idle(self, when: float) -> None:
@@ -407,11 +347,7 @@ class Connection:
 
     def finish(self, linger: bool = False) -> None:
         """Ends the connection politely: close_notify, then the TCP end, lingering where unread bytes may come."""
-        assert self._tls is not None
-        try:
-            self._tls.shutdown()
-        except SSL.Error:
-            return self.close()
+        self.channel.shutdown()
         if linger or self.buffer:
             return self._linger()
         return self.close()
@@ -432,11 +368,11 @@ class Connection:
             return
         self.closed = True
         exchange, self.exchange = self.exchange, None
+        if self._intake is not None:
+            self._intake.body.close()  # no backend has it yet
         if exchange is not None:
-            if exchange.body is not None and self.step == self._more_body:
-                exchange.body.close()  # no backend has it yet
             exchange.client_gone()
-        self._tls = None
+        self._channel = None
         self.service.lounge.forget(self.fd, self)
         self.sock.close()
         self.service.connections.discard(self)

@@ -22,7 +22,10 @@ class Starter:
 
 
 def detach(log: str) -> Starter:
-    """Goes on as a daemon (double fork, own session, stdin from /dev/null). The command itself stays here, waits and exits."""
+    """Goes on as a daemon: double fork, own session, stdin from /dev/null (daemon(7)).
+
+    The command itself stays in here, waits to be told, and exits.
+    """
     read, write = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
     if child:

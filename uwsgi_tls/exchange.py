@@ -1,9 +1,10 @@
 """One request and its response: what a backend is handed, and what it answers through.
 
-A backend calls `start`, then `write` for each block, then `finish`; or `fail`; or `send_file`. None of them waits for the
-client: what the socket does not take now goes to a spool, and the lounge drains it while the backend goes on. A backend
-closes the request's body when it has read it. The spool is the only thing that two threads may touch at once (the one that runs an application, and the one that drains), so it has the
-only lock here, and that is taken only once a client has turned out to be slower than its response.
+A backend calls `start`, then `write` for each block, then `finish`; or `fail`; or `send_file`. None of them waits for
+the client: what the socket does not take now goes to a spool, and the lounge drains it while the backend goes on. A
+backend closes the request's body when it has read it. The spool is the only thing that two threads may touch at once
+(the one that runs an application, and the one that drains), so it has the only lock here, and that is taken only once
+a client has turned out to be slower than its response.
 """
 
 import threading

@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 
-from .options import ACTIONS, GROUPS, LISTENING, PROCESSES, ROWS, TLS, Row
+from uwsgi_tls.options import ACTIONS, GROUPS, LISTENING, PROCESSES, ROWS, TLS, Row
 
 USAGE = "uwsgi-tls [OPTION]... [FILE.ini[:SECTION]]..."
 SUMMARY = (

@@ -6,8 +6,8 @@ unknown https2 key, an empty field, a comma inside the cipher list) this module 
 
 from dataclasses import dataclass
 
-from . import addresses
-from .addresses import Address
+from uwsgi_tls import addresses
+from uwsgi_tls.addresses import Address
 
 HTTPS_SYNTAX = "ADDRESS,CERTIFICATE,KEY[,CIPHERS[,[!]CLIENT_CA]]"
 

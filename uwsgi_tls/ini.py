@@ -9,8 +9,8 @@ import os
 import stat
 from collections.abc import Iterator
 
-from .errors import ConfigError
-from .placeholders import Setting, magic_variables, read_text
+from uwsgi_tls.errors import ConfigError
+from uwsgi_tls.placeholders import Setting, magic_variables, read_text
 
 DEFAULT_SECTION = "uwsgi"
 

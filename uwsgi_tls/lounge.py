@@ -1,12 +1,13 @@
 """The lounge: one epoll in which everything waits that waits for the other side.
 
-A waiter is a client's connection or a backend's socket. While it is parked it costs no thread, only its entry here and
-its deadline; when its descriptor is ready or its deadline has passed, exactly one thread takes it out and owns it until it
-parks again. Who takes it is decided by one `dict.pop`, which the interpreter does in one step, so that neither a late event,
-nor a descriptor number used again, nor the sweep of deadlines can give one waiter to two threads (epoll(7), EPOLLONESHOT).
+A waiter is a client's connection or a backend's socket. While it is parked it costs no thread, only its entry here
+and its deadline; when its descriptor is ready or its deadline has passed, exactly one thread takes it out and owns it
+until it parks again. Who takes it is decided by one `dict.pop`, which the interpreter does in one step, so that
+neither a late event, nor a descriptor number used again, nor the sweep of deadlines can give one waiter to two
+threads (epoll(7), EPOLLONESHOT).
 
-With one service thread the events stay level-triggered and registered, which saves a system call at each parking, and are
-taken in batches; with several each event is armed for one thread only and taken one by one.
+With one service thread the events stay level-triggered and registered, which saves a system call at each parking, and
+are taken in batches; with several each event is armed for one thread only and taken one by one.
 """
 
 import heapq
@@ -55,7 +56,7 @@ class Lounge:
         self.closed = False
 
     def park(self, fd: int, waiter: Waiter, events: int) -> None:
-        """Gives `waiter` up until one of `events` comes on `fd` or its deadline passes; the caller owns it no longer."""
+        """Gives `waiter` up until one of `events` comes on `fd` or its deadline passes."""
         armed = waiter.armed
         waiter.armed = events
         # From this line on another thread may own the waiter.
@@ -113,8 +114,8 @@ class Lounge:
     def _sweep(self, now: float) -> None:
         """Does the timers that are due and wakes every waiter whose deadline has passed.
 
-        A plain pass over all of them, twice a second: 10,000 parked connections cost half a millisecond, and there is no
-        second structure that every parking would have to keep in step.
+        A plain pass over all of them, twice a second: 10,000 parked connections cost half a millisecond, and there is
+        no second structure that every parking would have to keep in step.
         """
         while self._timers and self._timers[0][0] <= now:
             call = heapq.heappop(self._timers)[2]
@@ -131,7 +132,8 @@ class Lounge:
         if owned is None:
             return
         if owned is not waiter or owned.deadline > now:
-            # Another thread served and parked it again since the list was made. Its event may have come and found nobody
+            # Another thread served and parked it again since the list was made. Its event may have come and found
+            # nobody
             # while we held it, so it must be armed anew.
             self.park(fd, owned, owned.armed)
             return

@@ -1,7 +1,7 @@
 """The start, in the one order that is safe: bind as root, read keys as root, give root up, fork.
 
-Everything that a configuration can have wrong is found here before the drop and ends in one ConfigError. What follows, the
-life of the workers, is the supervisor's.
+Everything that a configuration can have wrong is found here before the drop and ends in one ConfigError. What
+follows, the life of the workers, is the supervisor's.
 """
 
 import os
@@ -42,7 +42,7 @@ def run(config: Config) -> int:
         served = open_endpoints(bound.https)
         log = config.daemonize or config.logto
         if log:
-            logs.redirect(log)
+            redirect_log(config, log)
         if config.daemonize:
             starter = daemon.detach(log)
             master = os.getpid()
@@ -82,6 +82,15 @@ def open_endpoints(sockets: Sequence[HttpsSocket]) -> list[Listener]:
         endpoint = Endpoint(context=tls.build_context(https.option), port=https.port, name=https.name)
         served.append(Listener(https.socket, endpoint))
     return served
+
+
+def redirect_log(config: Config, path: str) -> None:
+    """From here on the log goes to `path`, opened as root. Raises ConfigError."""
+    option = "daemonize" if config.daemonize else "logto"
+    try:
+        logs.redirect(path)
+    except OSError as error:
+        raise ConfigError(option, path, error.strerror or str(error), config.origins.get(option, "")) from None
 
 
 def check_paths(config: Config) -> None:

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from . import addresses
-from .addresses import Address, FdAddress, TcpAddress
-from .https_option import HTTPS_SYNTAX, HttpsListener, parse_https, parse_https2
+from uwsgi_tls import addresses
+from uwsgi_tls.addresses import Address, FdAddress, TcpAddress
+from uwsgi_tls.https_option import HTTPS_SYNTAX, HttpsListener, parse_https, parse_https2
 
 LISTENING = "Listening"
 TLS = "TLS"

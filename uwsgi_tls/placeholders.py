@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from grp import getgrgid
 
-from . import __version__
+from uwsgi_tls import __version__
 
 VALUE_CHARACTERS_MAX = 65536
 FILE_BYTES_MAX = 1024 * 1024

@@ -134,7 +134,7 @@ class Service:
         return text
 
     def dispatch(self, exchange: "Exchange") -> bool:
-        """Hands a whole request to the backend; True when it was answered and its connection goes on with the caller."""
+        """Hands a whole request to the backend; True: it is answered and the caller carries its connection on."""
         if not self.backend.blocking:
             return self.backend.handle(exchange)
         if not self.room.enter(exchange):

@@ -1,8 +1,8 @@
 """The master's life after the drop: forks workers, replaces the dead, reloads in generations, stops.
 
-It has one thread, no signal handlers and no connection. Signals are blocked and taken one by one with sigtimedwait(2), a
-worker's word on its channel comes as SIGIO (fcntl(2), F_SETSIG), and everything else is a moment in time to wait for; so
-nothing can interrupt it half-way, get lost in a fork, or make it reap a stranger's child.
+It has one thread, no signal handlers and no connection. Signals are blocked and taken one by one with
+sigtimedwait(2), a worker's word on its channel comes as SIGIO (fcntl(2), F_SETSIG), and everything else is a moment
+in time to wait for; so nothing can interrupt it half-way, get lost in a fork, or make it reap a stranger's child.
 """
 
 import fcntl
@@ -28,8 +28,19 @@ EXIT_FAILED = 1
 
 # Those that tell of a fault in this very process must not be blocked (pthread_sigmask(3)), and stopping a job from the
 # terminal stays what it is.
-_LEFT_ALONE = {signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL,
-               signal.SIGABRT, signal.SIGTRAP, signal.SIGSYS, signal.SIGTSTP, signal.SIGCONT}
+_LEFT_ALONE = {
+    signal.SIGKILL,
+    signal.SIGSTOP,
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGILL,
+    signal.SIGABRT,
+    signal.SIGTRAP,
+    signal.SIGSYS,
+    signal.SIGTSTP,
+    signal.SIGCONT,
+}
 BLOCKED = signal.valid_signals() - _LEFT_ALONE
 
 
@@ -170,7 +181,7 @@ class Supervisor:
         fcntl.fcntl(ours, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(ours, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
         self._workers[pid] = Worker(number, self._coming, pid, ours, time.monotonic())
-        line(f"spawned uwsgi-tls worker {number} (pid: {pid}, generation: {self._coming}, threads: {self._config.threads})")
+        line(f"spawned uwsgi-tls worker {number} (pid: {pid}, generation: {self._coming})")
 
     def _become_worker(self, number: int, channel: socket.socket, masters_end: socket.socket) -> None:
         """The child's side of the fork; does not return. It keeps nothing of its siblings'."""

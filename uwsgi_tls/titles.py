@@ -1,7 +1,7 @@
 """What each process is called in `ps` and in /proc/PID/comm.
 
-setproctitle writes over the argument area and thereby sets comm to the title's first letters, after which no init script
-finds the daemon by its name (start-stop-daemon(8), --name); so comm is set back after each title.
+setproctitle writes over the argument area and thereby sets comm to the title's first letters, after which no init
+script finds the daemon by its name (start-stop-daemon(8), --name); so comm is set back after each title.
 """
 
 import os
@@ -9,8 +9,8 @@ import os
 # Else setproctitle takes the environment's memory too, and /proc/PID/environ shows pieces of titles.
 os.environ.setdefault("SPT_NOENV", "1")
 
-import prctl  # noqa: E402  # after SPT_NOENV
-import setproctitle  # noqa: E402
+import prctl  # after SPT_NOENV
+import setproctitle
 
 COMM = "uwsgi-tls"
 

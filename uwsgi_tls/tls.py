@@ -286,6 +286,5 @@ def _verify_text(conn: SSL.Connection) -> str:
 def _openssl_reason(error: Exception) -> str:
     """The first reason in OpenSSL's error queue: the cause, where later ones name the steps that it broke."""
     queue = error.args[0] if error.args else None
-    if isinstance(queue, list):
-        return next((entry[-1] for entry in queue if entry[-1]), "unknown TLS error")
-    return str(error)
+    words = next((entry[-1] for entry in queue if entry[-1]), "") if isinstance(queue, list) else str(error)
+    return words or "unknown TLS error"

@@ -1,8 +1,8 @@
 """One worker process: the accept loop in its main thread, and the service threads behind it.
 
-It is entered after the fork and the drop, with listening sockets and TLS contexts that the master made. It ends when the
-master tells it to (SIGTERM: finish what is under way), when the master is gone, or with a status that says why it could not
-start.
+It is entered after the fork and the drop, with listening sockets and TLS contexts that the master made. It ends when
+the master tells it to (SIGTERM: finish what is under way), when the master is gone, or with a status that says why it
+could not start.
 """
 
 import atexit
@@ -76,7 +76,8 @@ def run(task: Task, seat: Seat) -> int:
     wakeup = _take_signals()
     config = task.config
     calls_application = bool(config.wsgi_file or config.module)
-    # One thread more than applications may occupy, for handshakes and heads; one for all where no application runs here.
+    # One thread more than applications may occupy, for handshakes and heads; one for all where no application runs
+    # here.
     threads = config.threads + 1 if calls_application else 1
     lounge = Lounge(threads)
     try:
@@ -170,7 +171,9 @@ class _Acceptor:
                     return EXIT_ORPHAN
                 os.read(self._wakeup, 512)
         if service.connections:
-            line(f"worker {self._seat.number} ends with {len(service.connections)} connections open: reload-mercy is over")
+            line(
+                f"worker {self._seat.number} ends with {len(service.connections)} open connections, reload-mercy is over"
+            )
         return EXIT_STOPPED
 
 
@@ -190,8 +193,19 @@ def _take_signals() -> tuple[int, int]:
     """
     read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2,
-                   signal.SIGTTIN, signal.SIGTTOU, signal.SIGALRM, signal.SIGIO, signal.SIGWINCH):
+    for number in (
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGTTIN,
+        signal.SIGTTOU,
+        signal.SIGALRM,
+        signal.SIGIO,
+        signal.SIGWINCH,
+    ):
         signal.signal(number, _nothing)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     return read, write

@@ -23,7 +23,7 @@ class ApplicationError(Exception):
 
 
 def load(config: Config) -> Application:
-    """The application, with its search path and directory set. Raises ApplicationError, or whatever its import raises."""
+    """The application, with its search path set. Raises ApplicationError, or whatever its import raises."""
     _prepare_path(config)
     if config.wsgi_file:
         return _callable(_run_file(config.wsgi_file), config.callable or DEFAULT_CALLABLE, config.wsgi_file)

@@ -1,7 +1,7 @@
 """The built-in page: what this connection negotiated, for a person who tries the server out.
 
-A browser gets HTML, `curl` text, and whoever accepts JSON gets that. It shows nothing but what the client itself took part
-in negotiating, and everything that a client chose is escaped.
+A browser gets HTML, `curl` text, and whoever accepts JSON gets that. It shows nothing but what the client itself took
+part in negotiating, and everything that a client chose is escaped.
 """
 
 import html
@@ -33,20 +33,30 @@ class ReportBackend:
         if head.method not in ("GET", "HEAD"):
             exchange.start("405 Method Not Allowed", [("Allow", "GET, HEAD"), ("Content-Length", "0")])
             return exchange.finish()
-        facts = {"server": f"uwsgi-tls {__version__}", "method": head.method, "path": head.path,
-                 **asdict(exchange.connection.facts())}
+        facts = {
+            "server": f"uwsgi-tls {__version__}",
+            "method": head.method,
+            "path": head.path,
+            **asdict(exchange.connection.channel.facts()),
+        }
         kind, page = render(facts, head.fields.get("HTTP_ACCEPT", ""))
-        exchange.start("200 OK", [
-            ("Content-Type", f"{kind}; charset=utf-8"), ("Content-Length", str(len(page))), ("Cache-Control", "no-store"),
-            ("Vary", "Accept"), ("X-Content-Type-Options", "nosniff"),
-            ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'"),
-        ])
+        exchange.start(
+            "200 OK",
+            [
+                ("Content-Type", f"{kind}; charset=utf-8"),
+                ("Content-Length", str(len(page))),
+                ("Cache-Control", "no-store"),
+                ("Vary", "Accept"),
+                ("X-Content-Type-Options", "nosniff"),
+                ("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'"),
+            ],
+        )
         exchange.write(page)
         return exchange.finish()
 
 
 def render(facts: dict[str, object], accept: str) -> tuple[str, bytes]:
-    """The page for an Accept field: its media type and its bytes (RFC 9110, 12.5.1, in the measure that three kinds need)."""
+    """The page for an Accept field, media type and bytes; RFC 9110, 12.5.1 as far as three kinds need it."""
     if "text/html" in accept:
         return "text/html", as_html(facts)
     if "application/json" in accept:
@@ -62,10 +72,11 @@ def as_html(facts: dict[str, object]) -> bytes:
         for name, value in facts.items()
     )
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta name="viewport" content="width=device-width">'
         f"<title>{TITLE}</title><style>{STYLE}</style></head><body><h1>{TITLE}</h1>"
-        f"<p>This is what your connection negotiated. Give <code>http-to</code> or <code>module</code> to serve something "
-        f"of your own.</p><table>{rows}</table></body></html>\n"
+        f"<p>This is what your connection negotiated. Give <code>http-to</code> or <code>module</code> to serve "
+        f"something of your own.</p><table>{rows}</table></body></html>\n"
     ).encode("utf-8", "replace")
 
 

@@ -1,8 +1,9 @@
 """Hands requests to uwsgi-protocol servers (`http-to`): one connection a request, none of which holds a thread.
 
-The request is whole before a node is asked, so a slow client costs the node nothing. The node's socket does not block; while
-the node thinks it is parked in the lounge beside the clients. The packet is that of uWSGI's docs/Protocol, the answer an HTTP
-response; gunicorn and others may delimit it (Content-Length, chunked), uWSGI ends it by closing.
+The request is whole before a node is asked, so a slow client costs the node nothing. The node's socket does not
+block; while the node thinks it is parked in the lounge beside the clients. The packet is that of uWSGI's
+docs/Protocol, the answer an HTTP response; gunicorn and others may delimit it (Content-Length, chunked), uWSGI ends
+it by closing.
 """
 
 import errno
@@ -105,8 +106,22 @@ class UwsgiBackend:
 class Upstream:
     """The connection to a node for one exchange: connect, send, read the head, pass the body on."""
 
-    __slots__ = ("_backend", "_buffer", "_decoder", "_exchange", "_left", "_node", "_packet", "_paused", "_sock", "_tried",
-                 "armed", "deadline", "fd", "step")
+    __slots__ = (
+        "_backend",
+        "_buffer",
+        "_decoder",
+        "_exchange",
+        "_left",
+        "_node",
+        "_packet",
+        "_paused",
+        "_sock",
+        "_tried",
+        "armed",
+        "deadline",
+        "fd",
+        "step",
+    )
 
     def __init__(self, backend: UwsgiBackend, exchange: Exchange, packet: bytes) -> None:
         self.deadline = 0.0
@@ -176,7 +191,7 @@ class Upstream:
         return self._next_node(os.strerror(code))
 
     def _wait_for_queue(self, node: Node) -> None:
-        """The listen queue of a UNIX socket is full, which no event ends (connect(2)): asks again until the deadline."""
+        """The listen queue of a UNIX socket is full; no event says when it is not (connect(2)): asks again."""
         self.close_socket()
         lounge = self._backend.lounge
         if lounge.now >= self.deadline:

@@ -1,7 +1,7 @@
 """The CGI variables of a request, in the order in which uWSGI's router sends them (plugins/http/http.c).
 
-A client chooses only what stands in `HTTP_*`, CONTENT_TYPE and CONTENT_LENGTH, and the parser made those names; no header
-can become HTTPS_DN or any other name that is set here.
+A client chooses only what stands in `HTTP_*`, CONTENT_TYPE and CONTENT_LENGTH, and the parser made those names; no
+header can become HTTPS_DN or any other name that is set here.
 """
 
 from uwsgi_tls.exchange import Exchange
@@ -36,4 +36,4 @@ def server_name(host: str) -> str:
     if host.endswith("]"):
         return host
     name, colon, port = host.rpartition(":")
-    return name if colon and port.isdigit() or colon and not port else host
+    return name if (colon and port.isdigit()) or (colon and not port) else host

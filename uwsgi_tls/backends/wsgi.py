@@ -1,7 +1,7 @@
 """A WSGI application in the worker (PEP 3333).
 
-The application is called in a service thread, the only wait that a thread here ever has. Its request body is whole before
-it is called; its response goes to the exchange, which keeps what the client does not take yet.
+The application is called in a service thread, the only wait that a thread here ever has. Its request body is whole
+before it is called; its response goes to the exchange, which keeps what the client does not take yet.
 """
 
 import io
@@ -96,8 +96,14 @@ class WsgiBackend:
 
     blocking = True
 
-    def __init__(self, application: Application, *, multithread: bool, multiprocess: bool,
-                 extra: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(
+        self,
+        application: Application,
+        *,
+        multithread: bool,
+        multiprocess: bool,
+        extra: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         self._application = application
         self._base: Environ = {
             "wsgi.version": (1, 0),

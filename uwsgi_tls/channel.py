@@ -1,0 +1,88 @@
+"""TLS over one socket: the only caller of pyOpenSSL's I/O.
+
+Each call becomes one of five things: bytes (or a count of them), not now because the client must send or must read
+first (`want` says which), and `Gone` for a clean end, a broken one, or a handshake that failed. After a `Gone`
+nothing more may be asked of a channel: OpenSSL answers with an empty error (observed), and `shutdown` is not for
+broken ones, SSL_shutdown(3).
+"""
+
+from _socket import socket as RawSocket
+
+from OpenSSL import SSL
+
+from uwsgi_tls import tls
+from uwsgi_tls.gone import Gone
+from uwsgi_tls.lounge import READ, WRITE
+
+RECORD_BYTES = 16384  # RFC 8446, 5.1: a read of this size leaves nothing decrypted behind in OpenSSL
+
+
+class Channel:
+    __slots__ = ("_tls", "want")
+
+    def __init__(self, context: SSL.Context, sock: RawSocket) -> None:
+        self.want = READ
+        self._tls = SSL.Connection(context, sock)  # type: ignore[arg-type]  # all it needs is fileno()
+        self._tls.set_accept_state()
+
+    def handshake(self) -> bool:
+        """Goes on with the handshake as far as it can; True when it is complete. Raises Gone."""
+        try:
+            self._tls.do_handshake()
+        except SSL.WantReadError:
+            self.want = READ
+            return False
+        except SSL.WantWriteError:
+            self.want = WRITE
+            return False
+        except SSL.Error as error:
+            raise Gone(tls.reason(error, self._tls)) from None
+        return True
+
+    def receive(self) -> bytes:
+        """What one record holds; empty when nothing is there now. Raises Gone."""
+        try:
+            return self._tls.recv(RECORD_BYTES)
+        except SSL.WantReadError:
+            self.want = READ
+        except SSL.WantWriteError:
+            self.want = WRITE
+        except SSL.ZeroReturnError:
+            raise Gone("the client closed the connection") from None
+        except SSL.Error as error:
+            raise Gone(tls.reason(error, self._tls)) from None
+        return b""
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Sends what the socket takes now and returns how many bytes that was. Raises Gone.
+
+        What was not taken must begin the next call's data: OpenSSL may have encrypted it already.
+        """
+        sent, total = 0, len(data)
+        try:
+            sent = self._tls.send(data)
+            if sent < total:
+                # One record a call: in partial-write mode OpenSSL returns after each, SSL_CTX_set_mode(3).
+                view = memoryview(data)
+                while sent < total:
+                    sent += self._tls.send(view[sent:])
+        except (SSL.WantWriteError, SSL.WantReadError):
+            return sent
+        except SSL.Error as error:
+            raise Gone(tls.reason(error, self._tls)) from None
+        return sent
+
+    def shutdown(self) -> None:
+        """Tells the client that nothing more comes (close_notify). Raises Gone."""
+        try:
+            self._tls.shutdown()
+        except SSL.Error as error:
+            raise Gone(tls.reason(error, self._tls)) from None
+
+    def client_variables(self, export_cert: bool) -> tuple[tuple[str, str], ...]:
+        """What the handshake proved, as CGI variables."""
+        return tls.client_variables(self._tls, export_cert)
+
+    def facts(self) -> tls.TlsFacts:
+        """What was negotiated, for the built-in page."""
+        return tls.facts(self._tls)
