@@ -1,6 +1,6 @@
 """tls.py: what a context lets through, and what a handshake is said to have proved.
 
-Real handshakes: our context in a thread, and for a client Python's ssl over a socket pair or `openssl s_client` over TCP.
+The handshakes are real: ours, with a client in a thread (Python's ssl) or in a process (`openssl s_client`).
 """
 
 import contextlib
@@ -15,21 +15,25 @@ import timeit
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 from OpenSSL import SSL
 from pki import CLIENT, CLIENT_DN, Issued, Pki, common_name, issue, key_pem, pki, write_secret
 
-from uwsgi_tls import tls
+from uwsgi_tls import certificates, tls
 from uwsgi_tls.addresses import SharedAddress, TcpAddress
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import HttpsListener
 from uwsgi_tls.tls import TlsFacts, build_context, client_variables, facts, reason
+
+if TYPE_CHECKING:  # generic only in newer versions of cryptography
+    NameAttribute = x509.NameAttribute[Any]
 
 SECONDS = 20  # no handshake takes so long; what takes longer hangs
 TLS_VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
@@ -312,8 +316,14 @@ def intermediate(lab: Pki) -> Issued:
     """The authority that signed clients_below[1], with its chain."""
     stem = lab.directory / "intermediate-1"
     below = lab.clients_below[1]
-    key = tls.certificates.private_key(f"{stem}.key")
-    return Issued(below.chain[1], key, below.chain[1:], f"{stem}.crt", f"{stem}.key")  # type: ignore[arg-type]  # EC
+    key = certificates.private_key(f"{stem}.key")
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    return Issued(below.chain[1], key, below.chain[1:], f"{stem}.crt", f"{stem}.key")
+
+
+def send_all(conn: SSL.Connection, data: bytes) -> None:
+    while data:
+        data = data[conn.send(data) :]
 
 
 def test_a_write_may_be_partial_and_go_on_from_another_buffer(lab: Pki) -> None:
@@ -331,8 +341,7 @@ def test_a_write_may_be_partial_and_go_on_from_another_buffer(lab: Pki) -> None:
         first = conn.send(data)
         assert 0 < first < len(data)
         with pytest.raises(SSL.WantWriteError):
-            for _ in range(1000):
-                conn.send(data)
+            send_all(conn, data * 10)
         wrapped.settimeout(SECONDS)
         taken = 0
         while taken < 100_000:
@@ -470,7 +479,7 @@ def test_a_real_openssl_client(lab: Pki) -> None:
 # HTTPS_DN, byte for byte
 
 
-def attribute(oid: ObjectIdentifier, value: str, kind: _ASN1Type | None = None) -> x509.NameAttribute:
+def attribute(oid: ObjectIdentifier, value: str, kind: _ASN1Type | None = None) -> "NameAttribute":
     return x509.NameAttribute(oid, value, kind) if kind else x509.NameAttribute(oid, value)
 
 
@@ -480,7 +489,7 @@ CN, OU, O, C = (  # noqa: E741 - that is what X.520 calls it
     NameOID.ORGANIZATION_NAME,
     NameOID.COUNTRY_NAME,
 )
-SUBJECTS: dict[str, tuple[list[list[x509.NameAttribute]], str]] = {
+SUBJECTS: dict[str, tuple[list[list["NameAttribute"]], str]] = {
     "escapes": (
         [[attribute(C, "IT")], [attribute(CN, 'a/CN=root+OU=x,d=e\\f"g;<>#')]],
         '/C=IT/CN=a\\/CN=root\\+OU=x,d=e\\f"g;<>#',

@@ -90,7 +90,7 @@ def read_file(path: str, what: str) -> bytearray:
         raise BadFile(f"{what} {path}: {(error.strerror or str(error)).lower()}") from None
     except ValueError as error:  # a NUL in the path
         raise BadFile(f"{what} {path}: {error}") from None
-    if not data.strip():
+    if not data or data.isspace():  # strip() would copy a key
         raise BadFile(f"{what} {path}: is empty")
     return data
 

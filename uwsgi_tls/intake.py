@@ -1,4 +1,4 @@
-"""A request's body on its way in: told from what follows it, and gathered before anyone is bothered with the request."""
+"""A request's body on its way in: told from what follows it, and gathered before a backend is asked."""
 
 from uwsgi_tls.http import BadRequest, ChunkedDecoder
 from uwsgi_tls.spool import Spool

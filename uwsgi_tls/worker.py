@@ -171,9 +171,7 @@ class _Acceptor:
                     return EXIT_ORPHAN
                 os.read(self._wakeup, 512)
         if service.connections:
-            line(
-                f"worker {self._seat.number} ends with {len(service.connections)} open connections, reload-mercy is over"
-            )
+            line(f"worker {self._seat.number} leaves {len(service.connections)} connections: reload-mercy is over")
         return EXIT_STOPPED
 
 

@@ -11,7 +11,6 @@ import os
 import socket
 import ssl
 import struct
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,6 @@ from .server import Daemon, Process, loopback, uwsgi_tls, wait_until
 ANSWER_SECONDS = 20.0  # until the next bytes come
 READ_BYTES = 65536
 PORT = 8443
-NO_CERTIFICATE = ssl.TLSVersion.MAXIMUM_SUPPORTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +223,3 @@ def serving(directory: Path, application: str = "", *options: str | Path, client
     with uwsgi_tls("--https", listener, *options, cwd=directory) as daemon:
         daemon.wait_for_workers(1)
         yield Site(daemon, (host, PORT))
-
-
-def elapsed_since(start: float) -> float:
-    return time.monotonic() - start

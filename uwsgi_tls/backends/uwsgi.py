@@ -7,11 +7,11 @@ it by closing.
 """
 
 import errno
-import itertools
 import os
 import select
 import socket
 import traceback
+from _socket import socket as RawSocket  # its wrapper's work would be done for each request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -33,7 +33,7 @@ HIGH_WATER_BYTES = 1 << 30  # a response of which so much waits for its client i
 FULL_QUEUE_SECONDS = 0.05
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Node:
     """One backend server, and until when it is passed over."""
 
@@ -78,7 +78,7 @@ class UwsgiBackend:
         self.policy = policy
         self.lounge = lounge
         self._nodes = list(nodes)
-        self._turn = itertools.count()
+        self._turn = 0
 
     def handle(self, exchange: Exchange) -> bool:
         policy = self.policy
@@ -94,13 +94,17 @@ class UwsgiBackend:
 
     def choose(self, tried: Sequence[Node]) -> Node | None:
         """The next node in turn that was not tried for this request: one that lives, else any."""
-        start = next(self._turn)
-        around = [self._nodes[(start + i) % len(self._nodes)] for i in range(len(self._nodes))]
-        left = [node for node in around if node not in tried]
-        alive = [node for node in left if node.dead_until <= self.lounge.now]
-        # With none alive a refusal is learnt as quickly as it is foretold, and the first that is back is found.
-        best = alive or left
-        return best[0] if best else None
+        nodes, count, now = self._nodes, len(self._nodes), self.lounge.now
+        first, self._turn = self._turn, (self._turn + 1) % count
+        spare = None
+        for step in range(count):
+            node = nodes[(first + step) % count]
+            if node not in tried:
+                if node.dead_until <= now:
+                    return node
+                # With none alive a refusal is learnt as quickly as it is foretold, and the first that is back is found.
+                spare = spare or node
+        return spare
 
 
 class Upstream:
@@ -132,7 +136,7 @@ class Upstream:
         self._exchange = exchange
         self._node: Node | None = None
         self._tried: list[Node] = []
-        self._sock: socket.socket | None = None
+        self._sock: RawSocket | None = None
         self._packet = packet
         self._buffer = b""
         self._left = -1  # bytes of the answer's body still to come; -1: until the node closes
@@ -176,7 +180,7 @@ class Upstream:
         self._connect_to(node)
 
     def _connect_to(self, node: Node) -> None:
-        self._sock = sock = socket.socket(node.family, socket.SOCK_STREAM)
+        self._sock = sock = RawSocket(node.family, socket.SOCK_STREAM)
         sock.setblocking(False)
         self.fd = sock.fileno()
         self.armed = 0
@@ -236,7 +240,7 @@ class Upstream:
         self.deadline = self._backend.lounge.now + self._backend.policy.answer
         self._park(READ | WRITE)
 
-    def _send_some(self, sock: socket.socket) -> bool:
+    def _send_some(self, sock: RawSocket) -> bool:
         """Whether all has been sent. Raises BlockingIOError when the node does not take more now."""
         while self._packet:
             self._packet = self._packet[sock.send(self._packet) :]
