@@ -340,10 +340,12 @@ def test_required_without_a_ca_fails_closed(lab: Pki) -> None:
 # The key is a secret, and nobody is asked for one
 
 
-def test_an_encrypted_key_asks_nobody(lab: Pki, tmp_path: Path) -> None:
-    """With a terminal at hand: OpenSSL would open it and wait for the passphrase."""
-    bad = tmp_path / "bad.key"
-    write_secret(bad, key_pem(lab.server.key, b"secret"))
+@pytest.mark.parametrize("which", ["certificate", "key", "traditional key"])
+def test_what_is_encrypted_asks_nobody(which: str, lab: Pki, tmp_path: Path) -> None:
+    """With a terminal at hand: OpenSSL would wait there for the passphrase."""
+    key, crt = tmp_path / "x.key", tmp_path / "x.crt"
+    write_secret(key, key_pem(lab.server.key, b"secret", TRADITIONAL if which == "traditional key" else None))
+    crt.write_bytes(encrypted_block(lab) if which == "certificate" else lab.server.pem.encode())
     program = (
         "import sys; sys.path[:0] = sys.argv[3:]\n"
         "from uwsgi_tls.certificates import verify_files\n"
@@ -351,14 +353,14 @@ def test_an_encrypted_key_asks_nobody(lab: Pki, tmp_path: Path) -> None:
         "try: verify_files(parse_https(f'127.0.0.1:443,{sys.argv[1]},{sys.argv[2]}'))\n"
         "except Exception as error: print(error)\n"
     )
-    command = [sys.executable, "-c", program, lab.server.crt, str(bad), str(Path(__file__).parent.parent)]
+    command = [sys.executable, "-c", program, str(crt), str(key), str(Path(__file__).parent.parent)]
     primary, secondary = os.openpty()
     with open(primary, "rb", buffering=0), open(secondary, "rb+", buffering=0) as terminal:
         done = subprocess.run(
             command, stdin=terminal, stdout=subprocess.PIPE, stderr=terminal, text=True,
             start_new_session=True, timeout=20, check=True,
         )  # fmt: skip
-    assert ENCRYPTED in done.stdout
+    assert ("certificate 1 of 1 is damaged" if which == "certificate" else ENCRYPTED) in done.stdout
 
 
 def test_the_bytes_of_the_files_are_wiped(lab: Pki, monkeypatch: pytest.MonkeyPatch) -> None:

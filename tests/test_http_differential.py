@@ -42,6 +42,7 @@ class Reading:
 
     requests: list[Request] = field(default_factory=list)
     refused: str = ""  # the reason; "" when it would take more bytes, or closes after the last request
+    closed: bool = False
 
 
 def as_request(head: RequestHead, body: bytes) -> Request:
@@ -76,6 +77,7 @@ def ours(stream: bytes) -> Reading:
                     break
             reading.requests.append(as_request(head, body))
             if not head.keep_alive:
+                reading.closed = True
                 break
     except BadRequest as refusal:
         reading.refused = refusal.reason
@@ -103,6 +105,7 @@ def by_h11(stream: bytes) -> Reading:
             connection.send(h11.Response(status_code=404, headers=[("Content-Length", "0")]))
             connection.send(h11.EndOfMessage())
             if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
+                reading.closed = True
                 break
             connection.start_next_cycle()
     except h11.RemoteProtocolError as refusal:
@@ -120,7 +123,6 @@ class Listener:
         self.body = b""
         self.fields: dict[bytes, bytes] = {}
         self.in_head = True
-        self.closed = False
 
     def on_message_begin(self) -> None:
         self.target = self.body = b""
@@ -141,11 +143,11 @@ class Listener:
         self.body += piece
 
     def on_message_complete(self) -> None:
-        if not self.closed:
+        if not self.reading.closed:
             host = self.fields.get(b"host", b"") if self.target[:1] in b"/*" else b""
             fields = numbered(self.fields)
             self.reading.requests.append(Request(self.parser.get_method(), self.target, host, self.body, fields))
-        self.closed = self.closed or not self.parser.should_keep_alive()
+        self.reading.closed = self.reading.closed or not self.parser.should_keep_alive()
 
 
 def by_httptools(stream: bytes) -> Reading:
@@ -156,7 +158,7 @@ def by_httptools(stream: bytes) -> Reading:
     except httptools.HttpParserUpgrade:
         reading.refused = "upgrade"
     except httptools.HttpParserError as refusal:
-        if not listener.closed:
+        if not reading.closed:
             reading.refused = str(refusal)
     return reading
 
@@ -167,7 +169,8 @@ JUDGES: dict[str, Callable[[bytes], Reading]] = {"h11": by_h11, "httptools": by_
 def difference(stream: bytes, judge: str) -> tuple[str, str] | None:
     """How ours and a judge differ: (who stops first, why), or None if they say the same.
 
-    Where ours waits for more, or has closed, it is no difference that a judge already refuses what comes next.
+    Where ours waits for more, it is no difference that a judge already refuses what is there; nor where one has closed,
+    what the other makes of the bytes after it.
     """
     mine, theirs = ours(stream), JUDGES[judge](stream)
     for one, other in zip(mine.requests, theirs.requests, strict=False):
@@ -176,7 +179,7 @@ def difference(stream: bytes, judge: str) -> tuple[str, str] | None:
         return "ours", mine.refused
     if len(mine.requests) > len(theirs.requests):
         return judge, theirs.refused
-    return ("ours", mine.refused) if mine.refused and not theirs.refused else None
+    return ("ours", mine.refused) if mine.refused and not theirs.refused and not theirs.closed else None
 
 
 def get(*fields: bytes, line: bytes = b"GET / HTTP/1.1", host: bytes = b"Host: a", body: bytes = b"") -> bytes:
@@ -262,6 +265,13 @@ JUDGE_STRICTER: list[tuple[str, str, bytes, str]] = [
         "trailers are dropped",
     ),
     ("httptools", "Invalid method", get(line=b"FOO / HTTP/1.1"), "any token is a method"),
+    ("httptools", "Expected space after method", get(line=b"GETS / HTTP/1.1"), "any token is a method"),
+    (
+        "httptools",
+        "Request has invalid `Tr",
+        get(CHUNKS + b"\t", body=b"0\r\n\r\n"),
+        "RFC 9110 5.6.3: OWS may be a tab",
+    ),
     ("httptools", "Expected HTTP/2 Connection Preface", get(line=b"PRI / HTTP/1.1"), "any token is a method"),
     ("httptools", "Invalid HTTP version", get(line=b"GET / HTTP/1.2"), "RFC 9110 2.5: read as 1.1"),
     ("httptools", "upgrade", get(b"Connection: upgrade", b"Upgrade: a") * 2, "RFC 9110 7.8: an Upgrade may be ignored"),

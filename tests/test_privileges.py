@@ -389,21 +389,47 @@ def test_the_process_belongs_to_root_and_nobody_may_look_into_it() -> None:
 @needs_root
 def test_capabilities_that_somebody_passed_on_are_dropped_too() -> None:
     """Inheritable and ambient sets and the keep-caps flag survive a plain setuid()."""
-    cap_net_bind_service = 10
 
-    def run() -> dict[str, str]:
+    def run() -> list[dict[str, str]]:
         prctl.set_caps(([cap_net_bind_service], prctl.ALL_FLAGS, True))
         pr_cap_ambient, pr_cap_ambient_raise = 47, 2
         arguments = (pr_cap_ambient_raise, cap_net_bind_service, 0, 0)
         assert ctypes.CDLL(None).prctl(pr_cap_ambient, *map(ctypes.c_ulong, arguments)) == 0
-        assert int(status()["CapAmb"], 16) == 1 << cap_net_bind_service
+        before = status()
+        privileges._clear_ambient()  # by itself, since what comes after would clear it too
+        cleared = status()
+        assert ctypes.CDLL(None).prctl(pr_cap_ambient, *map(ctypes.c_ulong, arguments)) == 0
         prctl.securebits.keep_caps = True
         prctl.securebits.no_setuid_fixup = True
         dropped()
+        return [before, cleared, status()]
+
+    cap_net_bind_service = 10
+    before, cleared, after = in_child(run)
+    assert int(before["CapAmb"], 16) == 1 << cap_net_bind_service
+    assert int(cleared["CapAmb"], 16) == 0
+    assert {key: after[key] for key in NO_CAPABILITY} == NO_CAPABILITY
+
+
+@needs_root
+def test_capabilities_younger_than_python_prctl_are_dropped_too() -> None:
+    def run() -> dict[str, str]:
+        prctl.CAP_LAST_CAP = 37
+        dropped()
         return status()
 
-    read = in_child(run)
-    assert {key: read[key] for key in NO_CAPABILITY} == NO_CAPABILITY
+    assert in_child(run)["CapBnd"] == "0" * 16
+
+
+@needs_root
+def test_the_drop_is_proven_each_time() -> None:
+    def run() -> None:
+        os.setgroups([0, 4])
+        os.setgroups = lambda groups: None
+        privileges.drop(WWW)
+
+    with pytest.raises(PrivilegeError, match="after the drop groups should be"):
+        in_child_raising(run)
 
 
 @needs_root

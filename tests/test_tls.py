@@ -435,6 +435,25 @@ def test_what_a_client_proved(lab: Pki) -> None:
     assert shown == f"notBefore={begin}\nnotAfter={end}\n"
 
 
+def test_a_certificate_that_was_not_verified_proves_nothing(lab: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No handshake gets there as contexts are now; should one ever, it must not pass for a proof."""
+
+    class Doubtful:
+        SSL_get_verify_result = staticmethod(lambda pointer: 18)  # X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+    real = vars(tls)["_lib"]
+    monkeypatch.setattr(tls, "_lib", Doubtful())
+    server, _ = handshake(
+        build_context(option(lab.server, "", lab.ca.crt, True)), client_context(lab, None, lab.client)
+    )
+    assert server.variables == (("HTTPS", "on"),)
+    assert server.facts is not None
+    assert (server.facts.client_verify, server.facts.client_dn) == ("NONE", "")
+
+
 @both_versions
 def test_the_pem_is_an_option(version: ssl.TLSVersion, lab: Pki) -> None:
     ours, theirs = socket.socketpair()
@@ -652,6 +671,14 @@ def test_bad_options(lab: Pki, tmp_path: Path) -> None:
         assert (caught.value.option, caught.value.value, caught.value.where) == ("https", good.text, "site.ini:4")
         assert "\n" not in str(caught.value)
         assert "[(" not in str(caught.value)
+
+
+def test_what_no_handshake_shows(lab: Pki) -> None:
+    """Memory of idle connections, partial and moving writes, and no session cache that one worker has to itself."""
+    context = build_context(option(lab.server))
+    release_buffers, moving_write_buffer, partial_write = 0x10, 0x2, 0x1  # ssl.h
+    assert context.set_mode(0) & 0x13 == release_buffers | moving_write_buffer | partial_write
+    assert context.get_session_cache_mode() == SSL.SESS_CACHE_OFF
 
 
 def test_building_a_context_uses_it_for_nothing(lab: Pki) -> None:

@@ -37,6 +37,7 @@ class Connection:
         "_idle",
         "_intake",
         "_low_water",
+        "_seen",
         "armed",
         "buffer",
         "closed",
@@ -68,6 +69,7 @@ class Connection:
         self._intake: Intake | None = None
         self._idle = False
         self._low_water = False
+        self._seen = 0  # bytes of the buffer that are known to hold no whole head
         service.connections.add(self)
 
     # What the lounge calls: the caller owns the connection.
@@ -92,6 +94,8 @@ class Connection:
         elif exchange is not None:
             exchange.client_gone()
         else:
+            if self.step == self._more_head:
+                return self.finish()  # RFC 9112, 9.8: with a closure alert
             if self.step == self._more_handshake:
                 self._complain("TLS handshake did not finish in time")
             self.close()
@@ -250,14 +254,16 @@ class Connection:
             self.deadline = self.service.lounge.now + (LINGER_SECONDS if self.service.draining else limits.keepalive)
             self._park(READ)
             return None
-        end = http.head_end(self.buffer, limits.head_bytes)
+        end = http.head_end(self.buffer, limits.head_bytes, self._seen)
         if end < 0:
+            self._seen = len(self.buffer)
             if self.step != self._more_head:
                 self.step = self._more_head
                 self._idle = False
                 self.deadline = self.service.lounge.now + limits.headers
             self._park(READ)
             return None
+        self._seen = 0
         head = http.parse_head(self.buffer[:end], limits.max_headers)
         self.buffer = self.buffer[end:]
         self.exchange = exchange = Exchange(self, head)

@@ -42,12 +42,12 @@ class Source(Protocol):
 
 
 class FileSource:
-    """The rest of a file as a source, read as the client takes it."""
+    """Some first bytes and then a file as a source, read as the client takes it."""
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self.size = size
+    def __init__(self, first: bytes, file: BinaryIO, size: int) -> None:
+        self.size = len(first) + size
         self._file = file
-        self._block = b""
+        self._block = first
 
     def front(self, count: int) -> bytes | memoryview:
         if not self._block:
@@ -178,26 +178,30 @@ class Exchange:
                 if self._source is not None:
                     self._ended = True
                     return False
+        if self.over:  # and the descriptor may be another client's by now
+            raise Gone("the client has left")
         self._end()
         return True
 
     def send_file(self, file: BinaryIO, size: int) -> bool:
-        """`size` bytes of `file` as the whole body, read as the client takes them; closes it. Like finish()."""
-        if self._framing == response.NONE:
+        """The `size` bytes of `file`, read as the client takes them, as the body of a response whose length is known.
+
+        Closes the file. Like finish(). Raises response.BadResponse too, with nothing sent.
+        """
+        assert self._framing in (response.NONE, response.LENGTH)
+        if size < self._left:
+            file.close()
+            raise response.BadResponse("its file is shorter than its Content-Length")
+        if not self._left:
             file.close()
             return self.finish()
-        self.flush()
-        if self._framing == response.LENGTH:
-            size = min(size, self._left)
-        if self._source is not None or self._framing == response.CHUNKED or size < self._left or not size:
-            while size and (block := file.read(min(size, FRONT_BYTES))):
-                self.write(block)
-                size -= len(block)
-            file.close()
-            return self.finish()
-        self._left, self.sent, self._ended = 0, size, True
-        self._source = FileSource(file, size)
-        return self._pump()
+        self._source = FileSource(self._pending, file, self._left)
+        self.sent, self._left, self._pending, self._ended = self._left, 0, b"", True
+        try:
+            return self._pump()
+        except Gone:
+            self.client_gone()  # there is a source, but the lounge does not have the connection yet
+            return False
 
     def fail(self, status: int, reason: str) -> bool:
         """Answers with an error of ours, or ends the connection where an answer has begun. Like finish()."""
@@ -207,7 +211,7 @@ class Exchange:
         text = f"{status} {HTTPStatus(status).phrase}"
         page = f"{text}\n".encode()
         self._complain(f"{status}: {reason}")
-        self._pending = b""
+        self._pending, self.sent = b"", 0
         self.start(text, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(page)))])
         self.write(page)
         return self.finish()
@@ -246,9 +250,10 @@ class Exchange:
     # The way to the socket.
 
     def _send(self, data: bytes) -> None:
-        if self.over:
+        source = self._source
+        if self.over:  # looked at second: who ends an exchange sets it before the source is taken away
             raise Gone("the client has left")
-        if self._source is None:
+        if source is None:
             sent = self.connection.write(data)
             if sent == len(data):
                 return
@@ -309,7 +314,7 @@ class Exchange:
         while source.size:
             try:
                 front = source.front(FRONT_BYTES)
-            except OSError as error:
+            except Exception as error:  # the file is an application's, and may be closed by now
                 self._complain(f"the rest of its response could not be read: {error}")
                 raise Gone("the response cannot be read") from None
             sent = self.connection.write(front)
@@ -354,7 +359,7 @@ class Exchange:
                 uri=head.target if head is not None else "-",
                 protocol=head.protocol if head is not None else "-",
                 status=self.status or STATUS_CLIENT_LEFT,
-                size=self.sent,
+                size=max(0, self.sent - self.waiting()),
                 headers=self.headers,
                 headers_size=self._head_bytes,
                 micros=int((time.time() - self.started) * 1e6),

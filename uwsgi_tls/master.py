@@ -97,7 +97,7 @@ def check_paths(config: Config) -> None:
     """That what names a directory or a file of the application is there. Raises ConfigError."""
     for option, path, there in (
         ("chdir", config.chdir, os.path.isdir),
-        ("virtualenv", config.virtualenv, os.path.isdir),
+        ("virtualenv", config.virtualenv and os.path.join(config.chdir, config.virtualenv), os.path.isdir),
         ("wsgi-file", config.wsgi_file and os.path.join(config.chdir, config.wsgi_file), os.path.isfile),
     ):
         if path and not there(path):

@@ -28,7 +28,8 @@ from uwsgi_tls.errors import ConfigError
 EXIT_ORPHAN = 1  # status of a worker whose master died before it could ask to die with it; nobody is left to read it
 
 _ID_MAX = 2**32 - 2  # 2**32 - 1 is (uid_t) -1, "leave as it is" to setresuid(2)
-_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4  # linux/prctl.h; python-prctl 1.8.1 has no ambient set
+_PR_CAPBSET_DROP = 24  # linux/prctl.h
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4  # python-prctl 1.8.1 has no ambient set
 _CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 # What is imported or looked up only on first use, some of it deep inside the standard library.
@@ -183,22 +184,27 @@ def drop(identity: Identity) -> None:
 
 
 def _clear_ambient() -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    zero = ctypes.c_ulong(0)
-    if libc.prctl(_PR_CAP_AMBIENT, ctypes.c_ulong(_PR_CAP_AMBIENT_CLEAR_ALL), zero, zero, zero) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"prctl(PR_CAP_AMBIENT): {os.strerror(code)}")
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
 
 
 def _empty_bounding_set() -> None:
-    # The kernel may know more capabilities than python-prctl was compiled with, so capbset.limit() may leave some.
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text(encoding="ascii"))
-    for capability in range(last + 1):
-        if prctl.capbset_read(capability):
-            try:
+    try:
+        for capability in range(last + 1):
+            if capability > prctl.CAP_LAST_CAP:  # younger than the headers python-prctl was compiled with
+                _prctl(_PR_CAPBSET_DROP, capability)
+            elif prctl.capbset_read(capability):
                 prctl.capbset_drop(capability)
-            except PermissionError:
-                raise PermissionError(errno.EPERM, "emptying the bounding set needs CAP_SETPCAP") from None
+    except PermissionError:
+        raise PermissionError(errno.EPERM, "emptying the bounding set needs CAP_SETPCAP") from None
+
+
+def _prctl(option: int, argument: int) -> None:
+    """prctl(2) itself, for what python-prctl does not offer."""
+    zero = ctypes.c_ulong(0)
+    if ctypes.CDLL(None, use_errno=True).prctl(option, ctypes.c_ulong(argument), zero, zero, zero) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
 
 
 def prove(identity: Identity) -> None:

@@ -149,6 +149,8 @@ class Service:
                     exchange.connection.resume()
             except Gone:
                 exchange.connection.close()
+            except Exception:  # as in Lounge.serve: the thread goes on for the others
+                exchange.connection.crashed()
 
     def _run(self, exchange: "Exchange") -> bool:
         try:

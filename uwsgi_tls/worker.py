@@ -39,6 +39,7 @@ EXIT_NO_APPLICATION = 22  # as uWSGI with need-app
 READY = b"R"
 ACCEPTS_PER_TURN = 16
 REST_SECONDS = 0.1  # after running out of descriptors or memory
+COMPLAINT_SECONDS = 30.0  # between two lines that say so
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class _Acceptor:
         self._seat = seat
         self._service = service
         self._wakeup, self._wake = wakeup
+        self._complain_at = 0.0
         self._listeners = {listener.socket.fileno(): listener for listener in task.listeners}
         self._poll = select.epoll()
         for fd in self._listeners:
@@ -145,7 +147,9 @@ class _Acceptor:
                 return
             except OSError as error:
                 # No descriptors or memory: those who are connected go on, and whoever waits in the queue is kept there.
-                service.complain(f"unable to accept connections, resting: {error}")
+                if time.monotonic() >= self._complain_at:
+                    self._complain_at = time.monotonic() + COMPLAINT_SECONDS
+                    line(f"unable to accept connections, resting: {error}")
                 time.sleep(REST_SECONDS)
                 return
             raw = RawSocket(sock.family, socket.SOCK_STREAM, 0, fd)

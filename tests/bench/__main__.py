@@ -25,10 +25,20 @@ def main() -> int:
     )
     parser.add_argument("--rounds", type=_positive_int, default=5, help="the table has their medians (default: 5)")
     parser.add_argument("--seconds", type=_positive, default=1.0, help="load for each round of a peer (default: 1)")
-    parser.add_argument("--only", type=_names(peers.PEERS), default=list(peers.PEERS), metavar="PEER,...",
-                        help=f"the peers to measure, of {', '.join(peers.PEERS)}")
-    parser.add_argument("--case", type=_names(cases), default=list(cases), metavar="CASE,...",
-                        help=f"the cases to run, of {', '.join(cases)}")
+    parser.add_argument(
+        "--only",
+        type=_names(peers.PEERS),
+        default=list(peers.PEERS),
+        metavar="PEER,...",
+        help=f"the peers to measure, of {', '.join(peers.PEERS)}",
+    )
+    parser.add_argument(
+        "--case",
+        type=_names(cases),
+        default=list(cases),
+        metavar="CASE,...",
+        help=f"the cases to run, of {', '.join(cases)}",
+    )
     parser.add_argument("--json", action="store_true", help="JSON on standard output; the table goes to standard error")
     options = parser.parse_args()
     chosen = [cases[name] for name in options.case]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -103,36 +103,34 @@ def _run_case(
     with ExitStack() as stack:
         if case.proxy:
             stack.callback(peers.start_backend(site, client_cpu).stop)
-        running: dict[str, tuple[peers.Server, Run]] = {}
+        servers: dict[str, peers.Server] = {}
+        loads: dict[str, Run] = {}
         for name, cell in cells.items():
-            with _failure_in(case, name, cell):
-                server = peers.start(name, site, proxy=case.proxy, cpu=server_cpu)
+            with _failure_in(cell, f"{case.title}: {name}"):
+                servers[name] = server = peers.start(name, site, proxy=case.proxy, cpu=server_cpu)
                 stack.callback(server.stop)
-                running[name] = server, case.open_load(stack, server.port)
-                running[name][1](WARM_UP_SECONDS)
+                loads[name] = case.open_load(stack, server.port)
+                loads[name](WARM_UP_SECONDS)
         for number in range(1, rounds + 1):
             print(f"bench: {case.title}: round {number} of {rounds}", file=sys.stderr)
-            for name, (server, work) in running.items():
-                if not cells[name].failed:
-                    with _failure_in(case, name, cells[name]):
-                        _sample(case, server, work, seconds, cells[name])
+            for name, cell in cells.items():
+                if not cell.failed:
+                    with _failure_in(cell, f"{case.title}: {name}"):
+                        _sample(case, servers[name], loads[name], seconds, cell)
+        for name, server in servers.items():
+            if cells[name].failed:
+                print(f"bench: what {name} said:\n{server.said()}", file=sys.stderr)
     return cells
 
 
-class _failure_in:
+@contextmanager
+def _failure_in(cell: Cell, label: str) -> Iterator[None]:
     """Records a peer's failure in its cell, so that the other peers are measured all the same."""
-
-    def __init__(self, case: Case, name: str, cell: Cell) -> None:
-        self._label, self._cell = f"{case.title}: {name}", cell
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
-        if not isinstance(error, (load.LoadError, peers.PeerError, OSError)):  # ssl's errors are OSErrors
-            return False
-        self._cell.failed = str(error) or type(error).__name__
-        print(f"bench: {self._label}: {self._cell.failed}", file=sys.stderr)
-        return True
+    try:
+        yield
+    except (load.LoadError, peers.PeerError, OSError) as error:  # those of ssl are OSErrors
+        cell.failed = str(error) or type(error).__name__
+        print(f"bench: {label}: {cell.failed}", file=sys.stderr)
 
 
 def _sample(case: Case, server: peers.Server, work: Run, seconds: float, cell: Cell) -> None:

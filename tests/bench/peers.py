@@ -27,6 +27,7 @@ APP_THREADS = 4  # of ours and of gunicorn; uWSGI and nginx have one thread a pr
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
 POLL_SECONDS = 0.02
+LOG_CHARS = 4000
 
 
 class PeerError(Exception):
@@ -108,8 +109,9 @@ def _nginx(site: Site, port: int, proxy: bool) -> list[str]:
     program = _installed("nginx")
     location = _NGINX_PROXY.format(backend=site.backend) if proxy else f"root {site.documents};"
     user = "user root;" if os.geteuid() == 0 else ""  # the temporary directory is closed to others
-    text = _NGINX.format(user=user, directory=site.directory, port=port, certificate=site.certificate, key=site.key,
-                         location=location)
+    text = _NGINX.format(
+        user=user, directory=site.directory, port=port, certificate=site.certificate, key=site.key, location=location
+    )
     config = site.directory / f"nginx-{port}.conf"
     config.write_text(text)
     return [program, "-p", str(site.directory), "-e", "stderr", "-c", str(config)]
@@ -156,8 +158,13 @@ class Server:
         try:
             with self._log.open("wb") as log:
                 self._process = subprocess.Popen(
-                    command, cwd=site.directory, env=environment, start_new_session=True,
-                    stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                    command,
+                    cwd=site.directory,
+                    env=environment,
+                    start_new_session=True,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
                 )
         finally:
             os.sched_setaffinity(0, mine)
@@ -167,6 +174,10 @@ class Server:
         except BaseException:  # Ctrl-C as well: the child is ours to end
             self.stop()
             raise
+
+    def said(self) -> str:
+        """The end of what the server wrote to its standard output and error."""
+        return self._log.read_text(errors="replace")[-LOG_CHARS:].strip()
 
     def stop(self) -> None:
         """TERM, then KILL for whatever is left of the process group."""
@@ -183,9 +194,8 @@ class Server:
         deadline = time.monotonic() + START_SECONDS
         while not self._listens(site):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                said = self._log.read_text(errors="replace").strip()
-                print(f"bench: what {self.name} said:\n{said}", file=sys.stderr)
-                raise PeerError(f"did not start: {said.rpartition(chr(10))[2]}")
+                print(f"bench: what {self.name} said:\n{self.said()}", file=sys.stderr)
+                raise PeerError(f"{self.name} did not start; its last line: {self.said().rpartition(chr(10))[2]}")
             time.sleep(POLL_SECONDS)
 
     def _listens(self, site: Site) -> bool:

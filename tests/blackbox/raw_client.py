@@ -197,7 +197,7 @@ class Site:
         wait_until(
             lambda: self.descriptors() <= count,
             10.0,
-            lambda: f"{self.descriptors()} descriptors, were {count}: {self._open()}\n{self.daemon.log}",
+            lambda: f"{self.descriptors()} descriptors, were {count}: {self._open()}",
         )
 
     def _open(self) -> list[str]:

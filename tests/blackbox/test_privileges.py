@@ -76,6 +76,11 @@ def assert_dropped(process: Process, uid: int, gid: int, groups: set[int]) -> No
     for name in CAPABILITY_SETS:
         assert int(status[name], 16) == 0, f"{name} of {process.title()}: {status[name]}"
     assert status["NoNewPrivs"] == "1", process.title()
+    assert_keeps_its_memory(process)
+
+
+def assert_keeps_its_memory(process: Process) -> None:
+    """Neither another process of the same user nor a core dump shows the private key."""
     # /proc/PID belongs to root, whoever the process is, exactly when it is not dumpable: proc(5)
     assert os.stat(f"/proc/{process.pid}/mem").st_uid == 0, f"{process.title()} is dumpable"
     limits = Path(f"/proc/{process.pid}/limits").read_text()
@@ -123,7 +128,9 @@ def test_respawned_worker_is_dropped_too(self_signed: SeedPki) -> None:
 def test_kill_of_the_master_leaves_nothing(self_signed: SeedPki) -> None:
     host = loopback()
     with start(self_signed, host, "--uid", USER) as server:
-        server.wait_for_workers(WORKERS)
+        workers = server.wait_for_workers(WORKERS)
+        # A worker that cannot notice anything itself goes too: the kernel ends it, PR_SET_PDEATHSIG in prctl(2).
+        os.kill(workers[0].pid, signal.SIGSTOP)
         assert server.stop(signal.SIGKILL) == -signal.SIGKILL  # waits for the workers' end too, and fails without
         assert server.tree() == []
         # No SO_REUSEADDR: nobody listens there any more, and no connection was open.
@@ -169,4 +176,6 @@ def test_without_root_nothing_is_dropped(pki: SeedPki, public_directory: Path) -
         answer = curl(f"https://{SERVER_NAME}:8443/", *pki.curl_server, host=host)
         assert answer.returncode == 0, f"{answer.stderr}\n{server.log}"
         assert worker.status()["Uid"].split() == ["33"] * 4
+        for process in server.tree():
+            assert_keeps_its_memory(process)
         assert "WARNING" not in server.log

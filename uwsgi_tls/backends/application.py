@@ -28,7 +28,7 @@ def load(config: Config) -> Application:
     if config.wsgi_file:
         return _callable(_run_file(config.wsgi_file), config.callable or DEFAULT_CALLABLE, config.wsgi_file)
     name, _, attribute = config.module.partition(":")
-    return _callable(importlib.import_module(name), config.callable or attribute or DEFAULT_CALLABLE, config.module)
+    return _callable(_import(name), config.callable or attribute or DEFAULT_CALLABLE, config.module)
 
 
 def _prepare_path(config: Config) -> None:
@@ -47,6 +47,15 @@ def _prepare_path(config: Config) -> None:
     for path in reversed([*config.pythonpath, "."]):
         if path not in sys.path:
             sys.path.insert(0, os.path.abspath(path))
+
+
+def _import(name: str) -> object:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{name}.".startswith(f"{error.name}."):
+            raise ApplicationError(f"there is no module {error.name} in {sys.path}") from None
+        raise  # another one, that it imports: its author wants to see where
 
 
 def _run_file(path: str) -> object:

@@ -180,7 +180,10 @@ class Upstream:
         self._connect_to(node)
 
     def _connect_to(self, node: Node) -> None:
-        self._sock = sock = RawSocket(node.family, socket.SOCK_STREAM)
+        try:
+            self._sock = sock = RawSocket(node.family, socket.SOCK_STREAM)
+        except OSError as error:  # no descriptor is left
+            return self._fail(503, f"no socket for {node.name}: {error.strerror}")
         sock.setblocking(False)
         self.fd = sock.fileno()
         self.armed = 0
@@ -204,7 +207,10 @@ class Upstream:
 
     def _try_again(self, node: Node) -> None:
         if not self._exchange.over:
-            self._drive(self._connect_to, node)
+            try:
+                self._drive(self._connect_to, node)
+            except Exception:  # a timer is called by nobody who could close it, as the lounge does for a waiter
+                self.crashed()
 
     def _connected(self, events: int) -> None:
         assert self._sock is not None
@@ -346,6 +352,7 @@ class Upstream:
     def _unpause(self) -> None:
         if self._paused:
             self._paused = False
+            self.deadline = self._backend.lounge.now + self._backend.policy.answer
             self._park(READ)
 
     # The end.

@@ -43,7 +43,7 @@ class FileWrapper:
         """Bytes from the file's position to its end; None where that cannot be told."""
         try:
             status = os.fstat(self.file.fileno())
-            return status.st_size - cast(int, self.file.tell()) if stat.S_ISREG(status.st_mode) else None
+            return max(0, status.st_size - cast(int, self.file.tell())) if stat.S_ISREG(status.st_mode) else None
         except (AttributeError, OSError, ValueError, TypeError):
             return None
 
@@ -123,7 +123,7 @@ class WsgiBackend:
         try:
             result = self._application(environ, start)
             try:
-                if isinstance(result, FileWrapper):
+                if isinstance(result, FileWrapper) and not start.begun:
                     size = result.remaining()
                     if size is not None:
                         start.begin(size)
