@@ -11,7 +11,7 @@ LAYERS = (
     "__init__ errors gone addresses https_option options placeholders ini ignored config"
     " hello http response spool uwsgi_packet",
     "listeners certificates tls privileges pidfile titles daemon logs monitor scoreboard pki",
-    "lounge service exchange connection backends stats",
+    "lounge channel intake service exchange connection backends stats",
     "worker",
     "supervisor master",
     "check help cli __main__",

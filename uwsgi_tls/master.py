@@ -26,7 +26,7 @@ def run(config: Config) -> int:
     titles.claim()
     privileges.preload()
     logs.configure(json=config.log_json)
-    identity = privileges.resolve(config.uid, config.gid, config.add_gid, config.strict)
+    identity = privileges.resolve(config.uid, config.gid, config.add_gid, config.strict, line)
     for warning in config.warnings:
         line(warning)
     if config.ignored:
@@ -48,8 +48,6 @@ def run(config: Config) -> int:
             master = os.getpid()
         if config.pidfile:
             pidfile = Pidfile.write(config.pidfile, config.origins.get("pidfile", ""))
-        if config.chdir:
-            os.chdir(config.chdir)
         signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.BLOCKED)
         if identity is not None:
             privileges.drop(identity)

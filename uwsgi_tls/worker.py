@@ -76,6 +76,9 @@ def run(task: Task, seat: Seat) -> int:
     _title(task, seat, "starting")
     wakeup = _take_signals()
     config = task.config
+    if config.chdir:
+        # Not in the master: the relative paths of certificates are read again there at a reload.
+        os.chdir(config.chdir)
     calls_application = bool(config.wsgi_file or config.module)
     # One thread more than applications may occupy, for handshakes and heads; one for all where no application runs
     # here.

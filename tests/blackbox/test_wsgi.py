@@ -253,7 +253,7 @@ HEADS = {
     "status_no_number": ("OK", PLAIN),
     "status_1xx": ("100 Continue", PLAIN),
     "status_bytes": (b"200 OK", PLAIN),
-    "status_none": (None, PLAIN),
+    "status_number": (200, PLAIN),
     "value_with_crlf": ("200 OK", [("X-A", "a\r\nX-Evil: 1")]),
     "value_with_lf": ("200 OK", [("X-A", "a\nX-Evil: 1")]),
     "value_with_nul": ("200 OK", [("X-A", "a\0b")]),
