@@ -569,6 +569,7 @@ WAITING = [
 @pytest.mark.parametrize("raw", WAITING)
 def test_unfinished_head_waits(raw: bytes) -> None:
     assert outcome(raw) is None
+    assert head_end(raw, LIMIT) == -1
 
 
 def test_fifty_requests_of_a_pipeline() -> None:
@@ -808,7 +809,9 @@ def test_every_cut_of_a_chunked_body_in_two() -> None:
 
 def test_what_comes_after_the_end_is_kept() -> None:
     decoder = ChunkedDecoder()
+    assert (decoder.done, decoder.rest) == (False, b"")
     assert decoder.feed(b"0\r\n\r\nab") == b""
+    assert decoder.done
     assert decoder.feed(b"cd") == b""
     assert decoder.rest == b"abcd"
 

@@ -162,6 +162,8 @@ def test_date_and_server_are_added_unless_said() -> None:
     result = lines(framed("200 OK", ("date", "then"), ("SERVER", "app"), FIVE, date=DATE, server="s"))
     assert result[1:] == [b"date: then", b"SERVER: app", b"Content-Length: 5"]
     assert lines(framed("200 OK", FIVE))[1:] == [b"Content-Length: 5"]
+    assert lines(framed("200 OK", ("Date", "then"), FIVE, date=DATE, server="s"))[1:3] == [b"Server: s", b"Date: then"]
+    assert b"Date: " + DATE.encode() in lines(framed("200 OK", ("Server", "app"), FIVE, date=DATE, server="s"))
 
 
 @pytest.mark.parametrize("status", ["200 OK", "200 ", "299 a b", "404 Nicht gefunden: \xfc", "500 \t", "599 x"])

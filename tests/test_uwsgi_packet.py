@@ -33,6 +33,10 @@ def test_lengths(length: int) -> None:
     assert decode(encode([("A", "b"), ("C", value)], 0, 0)) == (0, 0, [(b"A", b"b"), (b"C", value.encode("latin-1"))])
 
 
+def test_pairs_may_come_from_an_iterator() -> None:
+    assert decode(encode(iter([("A", "x" * 5000)]), 0, 0)) == (0, 0, [(b"A", b"x" * 5000)])
+
+
 def test_long_name_and_order() -> None:
     pairs = [
         ("N" * 5000, "v"),

@@ -31,6 +31,10 @@ PLAIN_HTTP_ANSWER = (
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
+def _over(events: int) -> None:
+    """The step of a closed connection."""
+
+
 class Connection:
     __slots__ = (
         "_channel",
@@ -373,6 +377,7 @@ class Connection:
         if self.closed:
             return
         self.closed = True
+        self.step = _over  # a bound method would hold the connection until the garbage collector comes
         exchange, self.exchange = self.exchange, None
         if self._intake is not None:
             self._intake.body.close()  # no backend has it yet

@@ -21,10 +21,10 @@ class Starter:
             self.fd = -1
 
 
-def detach(log: str) -> Starter:
+def detach(log: str, terminal: int) -> Starter:
     """Goes on as a daemon: double fork, own session, stdin from /dev/null (daemon(7)).
 
-    The command itself stays in here, waits to be told, and exits.
+    The command itself stays in here, waits to be told, says on the descriptor `terminal` if it went wrong, and exits.
     """
     read, write = os.pipe2(os.O_CLOEXEC)
     child = os.fork()
@@ -33,7 +33,7 @@ def detach(log: str) -> Starter:
         told = os.read(read, 1)
         os.waitpid(child, 0)
         if told != b"\0":
-            os.write(2, f"uwsgi-tls: daemonize = {log}: the server did not start; {log} says why\n".encode())
+            os.write(terminal, f"uwsgi-tls: daemonize = {log}: the server did not start; {log} says why\n".encode())
         os._exit(told[0] if told else 1)
     os.close(read)
     os.setsid()

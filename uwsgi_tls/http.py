@@ -373,9 +373,7 @@ class ChunkedDecoder:
         if len(data) < self._left:
             self._left -= len(data)
             return data
-        if self._pending:
-            data = self._pending + data
-            self._pending = b""
+        data = self._pending + data
         payload = []
         position = 0
         while not self._in_trailer:

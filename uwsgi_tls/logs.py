@@ -10,6 +10,7 @@ Placeholders and the default line are those of uWSGI 2.0 (core/logging.c: uwsgi_
 import os
 import re
 import time
+import traceback
 from collections.abc import Callable, Iterable
 from json import JSONEncoder
 from operator import attrgetter
@@ -82,8 +83,17 @@ def line(text: str) -> None:
     _write(STDERR, f"{_ctime(now)} - [{os.getpid()}] {text}\n")
 
 
+def trace() -> None:
+    """Writes the traceback of the exception that is being handled: as Python prints it, or as one JSON object."""
+    text = traceback.format_exc()
+    if _line_is_json:
+        line(text)
+    else:
+        _write(STDERR, text)
+
+
 def configure(json: bool) -> None:
-    """Makes every further `line` a JSON object, or plain again."""
+    """Makes every further `line` and `trace` a JSON object, or plain again."""
     global _line_is_json
     _line_is_json = json
 

@@ -41,11 +41,13 @@ def run(config: Config) -> int:
     try:
         served = open_endpoints(bound.https)
         log = config.daemonize or config.logto
+        terminal = os.dup(2)
         if log:
             redirect_log(config, log)
         if config.daemonize:
-            starter = daemon.detach(log)
+            starter = daemon.detach(log, terminal)
             master = os.getpid()
+        os.close(terminal)
         if config.pidfile:
             pidfile = Pidfile.write(config.pidfile, config.origins.get("pidfile", ""))
         signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.BLOCKED)
@@ -78,7 +80,7 @@ def open_endpoints(sockets: Sequence[HttpsSocket]) -> list[Listener]:
         for warning in certificates.verify_files(https.option).warnings:
             line(warning)
         endpoint = Endpoint(context=tls.build_context(https.option), port=https.port, name=https.name)
-        served.append(Listener(https.socket, endpoint))
+        served.append(Listener(https.socket, endpoint, int(https.socket.family)))
     return served
 
 

@@ -24,13 +24,13 @@ class PacketTooBig(Exception):
         return f"request variables take {self.size} bytes, a uwsgi packet holds {PAYLOAD_BYTES}"
 
 
-def _size_prefix(size: int) -> str:
+def _prefix(size: int) -> str:
     return chr(size & 255) + chr(size >> 8)
 
 
 # The two bytes of a size as two latin-1 characters, so that all of a packet is one str, encoded once. The table is long
 # enough for most client certificates and cookies.
-_PREFIXES = tuple(map(_size_prefix, range(4096)))
+_PREFIXES = tuple(map(_prefix, range(4096)))
 
 
 def encode(pairs: Iterable[tuple[str, str]], modifier1: int, modifier2: int) -> bytes:
@@ -41,15 +41,8 @@ def encode(pairs: Iterable[tuple[str, str]], modifier1: int, modifier2: int) -> 
     pairs = tuple(pairs)
     try:
         text = "".join([f"{_PREFIXES[len(name)]}{name}{_PREFIXES[len(value)]}{value}" for name, value in pairs])
-    except IndexError:
-        text = _encode_long(pairs)
+    except IndexError:  # a longer one
+        text = "".join([f"{_prefix(len(name))}{name}{_prefix(len(value))}{value}" for name, value in pairs])
     if len(text) > PAYLOAD_BYTES:
         raise PacketTooBig(len(text))
     return _HEADER.pack(modifier1, len(text), modifier2) + text.encode("latin-1")
-
-
-def _encode_long(pairs: tuple[tuple[str, str], ...]) -> str:
-    size = sum(4 + len(name) + len(value) for name, value in pairs)
-    if size > PAYLOAD_BYTES:
-        raise PacketTooBig(size)
-    return "".join([f"{_size_prefix(len(name))}{name}{_size_prefix(len(value))}{value}" for name, value in pairs])

@@ -14,7 +14,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from _socket import socket as RawSocket
 from collections.abc import Sequence
 from contextlib import suppress
@@ -27,7 +26,7 @@ from uwsgi_tls.backends.report import ReportBackend
 from uwsgi_tls.backends.uwsgi import Node, Policy, UwsgiBackend
 from uwsgi_tls.backends.wsgi import WsgiBackend
 from uwsgi_tls.connection import LINGER_SECONDS, Connection
-from uwsgi_tls.logs import AccessLog, line
+from uwsgi_tls.logs import AccessLog, line, trace
 from uwsgi_tls.lounge import READ, Lounge
 from uwsgi_tls.options import Config
 from uwsgi_tls.service import Backend, Endpoint, Limits, Room, Service
@@ -48,6 +47,7 @@ class Listener:
 
     socket: socket.socket
     endpoint: Endpoint
+    family: int  # of the socket, which would look it up in an enum at each question
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def run(task: Task, seat: Seat) -> int:
         backend = _backend(task, lounge)
     except BaseException as error:  # an application's import may raise anything; the traceback is its author's to read
         if not isinstance(error, application.ApplicationError):
-            traceback.print_exc()
+            trace()
         line(f"worker {seat.number}: unable to load the application: {type(error).__name__}: {error}")
         return EXIT_NO_APPLICATION
     service = Service(
@@ -142,7 +142,7 @@ class _Acceptor:
                     return EXIT_ORPHAN
 
     def _accept(self, listener: Listener) -> None:
-        service, sock, endpoint = self._service, listener.socket, listener.endpoint
+        service, sock, family = self._service, listener.socket, listener.family
         for _ in range(ACCEPTS_PER_TURN):
             try:
                 fd, address = sock._accept()  # type: ignore[attr-defined]  # accept4(2) without a wrapper object
@@ -155,9 +155,9 @@ class _Acceptor:
                     line(f"unable to accept connections, resting: {error}")
                 time.sleep(REST_SECONDS)
                 return
-            raw = RawSocket(sock.family, socket.SOCK_STREAM, 0, fd)
+            raw = RawSocket(family, socket.SOCK_STREAM, 0, fd)
             raw.setblocking(False)
-            connection = Connection(service, endpoint, raw, _peer(sock.family, address))
+            connection = Connection(service, listener.endpoint, raw, _peer(family, address))
             service.lounge.park(fd, connection, READ)
 
     def _drain(self) -> int:
@@ -208,8 +208,13 @@ def _take_signals() -> tuple[int, int]:
         signal.SIGTTIN,
         signal.SIGTTOU,
         signal.SIGALRM,
+        signal.SIGVTALRM,
+        signal.SIGPROF,
+        signal.SIGPWR,
+        signal.SIGSTKFLT,
         signal.SIGIO,
         signal.SIGWINCH,
+        *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
     ):
         signal.signal(number, _nothing)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -59,8 +59,8 @@ def serving(*options: str | Path, application: str = APPLICATION) -> Iterator[tu
 
 def workers(daemon: Daemon) -> list[Process]:
     """Those that serve now, in the order of their numbers."""
-    found = [(process.title(), process) for process in daemon.tree()]
-    return [process for title, process in sorted(found, key=lambda pair: pair[0]) if "serving" in title and "worker" in title]
+    found = {process.title(): process for process in daemon.tree()}
+    return [found[title] for title in sorted(found) if re.search(r"worker \d+ .*serving", title)]
 
 
 class Load:
@@ -119,8 +119,8 @@ def test_a_graceful_stop(number: signal.Signals) -> None:
             busy.send("GET", "/wait?1")
             assert not readable(busy, 0.3)
             os.kill(daemon.pid, number)
-            daemon.wait_for_titles("stopping|draining", 3)
-            # The listening socket is still the master's, but nobody takes a connection from it.
+            daemon.wait_for_titles("master .*stopping", 1)
+            daemon.wait_for_titles("draining", 1)  # the other worker has nothing under way and has ended
             answer = busy.read_answer()
             assert (answer.status, answer.stays) == (200, False)
             assert busy.ended()
@@ -222,7 +222,7 @@ def readable(client: Client, seconds: float) -> bool:
 
 HARMLESS = [
     *("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGPIPE", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGURG", "SIGWINCH", "SIGPWR"),
-    *("SIGCHLD", "SIGXCPU", "SIGXFSZ", "SIGRTMIN", "SIGRTMIN+1", "SIGRTMAX", "SIGCONT"),
+    *("SIGCHLD", "SIGSTKFLT", "SIGXFSZ", "SIGRTMIN", "SIGRTMIN+1", "SIGRTMAX", "SIGCONT"),
 ]
 
 
@@ -253,21 +253,12 @@ def test_harmless_signals_to_a_worker() -> None:
         (worker,) = workers(daemon)
         client.send("GET", "/wait?1")
         assert not readable(client, 0.2)
-        for name in (*HARMLESS[:3], "SIGPIPE", "SIGWINCH", "SIGCHLD", "SIGIO", "SIGHUP", "SIGINT", "SIGQUIT", "SIGTTIN", "SIGTTOU"):
+        for name in (*HARMLESS, "SIGHUP", "SIGINT", "SIGQUIT", "SIGTTIN", "SIGTTOU"):
             os.kill(worker.pid, signal_number(name))
         answer = client.read_answer()
         assert (answer.status, answer.stays, answer.body) == (200, True, str(worker.pid).encode())
         assert client.get().body == str(worker.pid).encode()
         assert "died" not in daemon.log
-
-
-@pytest.mark.xfail(reason="a worker lets SIGVTALRM, SIGPROF, SIGPWR, SIGXCPU and real-time signals kill it", strict=True)
-def test_rare_signals_to_a_worker() -> None:
-    with serving() as (daemon, host), Client(host) as client:
-        (worker,) = workers(daemon)
-        for name in HARMLESS:
-            os.kill(worker.pid, signal_number(name))
-        assert client.get().body == str(worker.pid).encode()
 
 
 # --- more and fewer workers -------------------------------------------------------------------
@@ -627,10 +618,9 @@ def test_a_session_resumes_in_every_worker(version: str, tmp_path: Path) -> None
             request = "GET / HTTP/1.1\r\nHost: server.lab\r\nConnection: close\r\n\r\n"
             s_client = ["openssl", "s_client", "-connect", f"{host}:{PORT}", version, "-ign_eof", *options]
             done = subprocess.run(s_client, input=request, capture_output=True, text=True, timeout=SECONDS, check=False)
-            pid = re.findall(r"\r?\n\r?\n(\d+)$", done.stdout.rpartition("closed")[0].rstrip() or done.stdout)
-            pid = re.findall(r"^(\d+)(?:closed)?$", done.stdout, re.MULTILINE)
-            assert pid, done.stdout
-            return "\nReused, " in done.stdout, int(pid[0])
+            pid = re.search(r"\n\r?\n(\d+)", done.stdout)  # a body without an end of line
+            assert pid is not None, done.stdout
+            return "\nReused, " in done.stdout, int(pid[1])
 
         first, *_ = all_workers = workers(daemon)
         with only(first, daemon):
@@ -667,23 +657,23 @@ def descriptors(pid: int) -> list[str]:
 
 @needs_root
 def test_twenty_reloads_leave_nothing() -> None:
-    """Neither descriptors, in master and worker, nor zombies, nor memory to speak of."""
-    with serving("--processes", "2") as (daemon, host):
+    """Neither descriptors, in master and worker, nor zombies, nor memory to speak of; contexts made anew each time."""
+    with serving_files() as (daemon, host, directory):
         (master,) = daemon.wait_for_titles("master", 1)
-        hang_up(daemon, 2)
-        before = len(descriptors(master.pid)), len(descriptors(workers(daemon)[0].pid))
+        # The listener, standard streams and one channel: the one before is closed a moment after its worker's end.
+        wait_until(lambda: len(descriptors(master.pid)) == 5, 5, lambda: f"{descriptors(master.pid)}")
+        held = len(descriptors(workers(daemon)[0].pid))
         memory = int(master.status()["VmRSS"].split()[0])
-        for generation in range(3, 22):
+        for generation in range(2, 22):
+            install(pki().server_ec if generation % 2 else pki().server, directory)
             hang_up(daemon, generation)
-        daemon.wait_for_workers(2)
-        after = len(descriptors(master.pid)), len(descriptors(workers(daemon)[0].pid))
+        wait_until(lambda: len(descriptors(master.pid)) == 5, 5, lambda: f"{descriptors(master.pid)}")
         growth = int(master.status()["VmRSS"].split()[0]) - memory
-        print(f"the master has grown by {growth} kB in 19 reloads")
-        assert after == before, descriptors(master.pid)
+        print(f"the master has grown by {growth} kB in 20 reloads")
+        assert common_name_of(host) == "ec"
+        assert len(descriptors(workers(daemon)[0].pid)) == held, descriptors(workers(daemon)[0].pid)
         assert growth < 4096
         assert zombies(daemon) == []
-        with Client(host) as client:
-            assert client.get().status == 200
 
 
 @needs_root
@@ -727,8 +717,8 @@ def application(environ, start_response):
         count, blocked, ignored = client.get().body.decode().splitlines()
         assert int(count) == 4, "standard streams and the directory that ls reads"
         assert int(blocked.split()[1], 16) == 0
-        # CPython ignores SIGPIPE and SIGXFSZ; subprocess restores them.
-        assert int(ignored.split()[1], 16) == 0
+        # CPython ignores SIGPIPE and SIGXFSZ; subprocess restores them. 32 and 33 are glibc's own.
+        assert int(ignored.split()[1], 16) & ~0x180000000 == 0
 
 
 def test_the_listener_does_not_block() -> None:

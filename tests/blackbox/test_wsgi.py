@@ -1,4 +1,4 @@
-"""PEP 3333 over real TLS: good applications under wsgiref.validate, bad ones of every kind, threads, and how they are found.
+"""PEP 3333 over real TLS: good applications under wsgiref.validate, bad ones of every kind, threads, where they are.
 
 What an application does wrong costs its own request: the client can tell, the log says why, and the worker goes on.
 """
@@ -500,7 +500,8 @@ def test_validate(validated: Site, how: str, body: bytes) -> None:
 
 
 def test_environ(validated: Site) -> None:
-    request = get("/caf%C3%A9/%2F?q=%C3%A9&r", "Content-Type: a/b", "X-Two: 1", "x-two: 2", "Cookie: a=1", "Cookie: b=2")
+    fields = ["Content-Type: a/b", "X-Two: 1", "x-two: 2", "Cookie: a=1", "Cookie: b=2"]
+    request = get("/caf%C3%A9/%2F?q=%C3%A9&r", *fields)
     seen = json.loads(validated.ask(request).body)
     expected = {
         "REQUEST_METHOD": "GET",
@@ -563,7 +564,8 @@ def test_no_header_can_pose_as_what_tls_proved(validated: Site, with_certificate
     with validated.connect(certificate=certificate) as client:
         seen = json.loads(client.ask(get("/", *FORGED)).body)
     # What comes of such a header at all has a name that nobody trusts.
-    assert {name for name, value in seen.items() if "forged" in str(value)} == {"HTTP_HTTPS_DN", "HTTP_HTTPS", "HTTP_ANSWER"}
+    forged = {name for name, value in seen.items() if "forged" in str(value)}
+    assert forged == {"HTTP_HTTPS_DN", "HTTP_HTTPS", "HTTP_ANSWER"}
     assert seen["ANSWER"] == "42"
     assert "CONTENT_LENGTH" not in seen
     trusted = {"HTTPS_DN", "HTTPS_CC", "HTTPS_CLIENT_CERTIFICATE"}

@@ -42,7 +42,7 @@ def _prepare_path(config: Config) -> None:
         site.addsitedir(libraries)
         # What the environment brings goes before what the server itself was installed with.
         sys.path[:] = [path for path in sys.path if path not in before] + before
-        sys.prefix = config.virtualenv
+        sys.prefix = os.path.abspath(config.virtualenv)
     # As with `python3 -m`, modules beside the working directory can be named.
     for path in reversed([*config.pythonpath, "."]):
         if path not in sys.path:

@@ -107,6 +107,10 @@ class UwsgiBackend:
         return spare
 
 
+def _over(events: int) -> None:
+    """The step of a connection to a node that is closed."""
+
+
 class Upstream:
     """The connection to a node for one exchange: connect, send, read the head, pass the body on."""
 
@@ -370,6 +374,9 @@ class Upstream:
     def close(self) -> None:
         """Ends the connection to the node; nothing more will come of this exchange from here."""
         self.close_socket()
+        # Bound methods in a circle would keep all of it until the garbage collector comes.
+        self._exchange.on_gone = self._exchange.on_dry = None
+        self.step = _over
         if self._exchange.body is not None:
             self._exchange.body.close()
 

@@ -8,13 +8,13 @@ import io
 import os
 import stat
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, cast
 
 from uwsgi_tls.backends.variables import variables
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.gone import Gone
+from uwsgi_tls.logs import trace
 from uwsgi_tls.response import BadResponse
 
 Environ = dict[str, Any]
@@ -140,7 +140,7 @@ class WsgiBackend:
         except BadResponse as bad:
             return exchange.fail(500, f"the application's response is not valid: {bad}")
         except BaseException as error:  # an application may raise anything, SystemExit too; it costs its request only
-            traceback.print_exc()
+            trace()
             return exchange.fail(500, f"the application raised {type(error).__name__}")
         finally:
             if exchange.body is not None:
