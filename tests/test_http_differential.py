@@ -19,7 +19,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from uwsgi_tls.http import CHUNKED, BadRequest, ChunkedDecoder, RequestHead, head_end, parse_head
+from uwsgi_tls.chunked import ChunkedDecoder
+from uwsgi_tls.http import CHUNKED, BadRequest, RequestHead, head_end, parse_head
 
 EXAMPLES = int(os.environ.get("UWSGI_TLS_FUZZ_EXAMPLES", "1000"))
 LIMIT = 8192

@@ -4,6 +4,7 @@ uWSGI's command returns 0 before it has bound a socket, and a failed start shows
 """
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 
@@ -16,7 +17,8 @@ class Starter:
     def report(self, status: int) -> None:
         """Ends the waiting command with `status`; only the first call does something, and none without a daemon."""
         if self.fd >= 0:
-            os.write(self.fd, bytes([status]))
+            with suppress(BrokenPipeError):  # the command was interrupted; the server goes on
+                os.write(self.fd, bytes([status]))
             os.close(self.fd)
             self.fd = -1
 

@@ -1,10 +1,11 @@
-"""HTTP/1.1 requests as bytes: where a head ends, what it says, and the payload of a chunked body.
+"""HTTP/1.1 request heads as bytes: where one ends, and what it says.
 
 Strict RFC 9112 (syntax and framing) and RFC 9110 (fields): what two parsers could read in two ways is refused, and the
 connection with it. Any token is a method. Nothing here reads a socket or a clock, and nothing grows with what a client
-sends but the head itself (`limit` of `head_end`), one line of a chunked body, and a name table of fixed size.
+sends but the head itself (`limit` of `head_end`) and a name table of fixed size.
 
-A request meets `head_end`, then `parse_head`, then perhaps `ChunkedDecoder`. What they refuse is a `BadRequest`.
+A request meets `head_end`, then `parse_head`, then perhaps the `ChunkedDecoder` of `chunked`. What they refuse is a
+`BadRequest`.
 """
 
 import re
@@ -15,9 +16,6 @@ from urllib.parse import unquote_to_bytes
 
 CHUNKED = -1  # RequestHead.content_length of a chunked body
 
-CHUNK_LINE_BYTES = 256  # one chunk-size line, its extensions included
-CHUNK_EXTENSIONS_BYTES = 16384  # all extensions of one body: nobody uses them but to keep a server busy
-TRAILER_BYTES = 4096  # the whole trailer section, with its empty line
 
 _LENGTH_DIGITS = 18  # below 2**63, so that no backend's integer can wrap
 _NAMES_LEARNT = 512  # entries of the name table, the usual names among them
@@ -337,83 +335,3 @@ def _refuse_fields(text: str, start: int) -> NoReturn:
                 raise BadRequest(400, "invalid header field name")
             raise BadRequest(400, "control character in a header field")
     raise BadRequest(400, "malformed header fields")
-
-
-# RFC 9112 7.1, each seen from the CRLF that ends the chunk before it, so that data and size line can not drift apart.
-# An extension may hold anything but controls; it is dropped.
-_CHUNK_START = re.compile(rb"\r\n([0-9A-Fa-f]{1,16}+)(;[^\x00-\x08\x0a-\x1f\x7f]*+)?\r\n")
-_CHUNK_START_PART = re.compile(rb"\r?|\r\n(?:[0-9A-Fa-f]{1,16}+(?:;[^\x00-\x08\x0a-\x1f\x7f]*+)?\r?)?")
-_TRAILER_LINE = re.compile(rf"{TOKEN}++:{VALUE}*+\r\n".encode())
-_TRAILER_LINE_PART = re.compile(rf"\r?|{TOKEN}++(?::{VALUE}*+\r?)?".encode())
-
-
-class ChunkedDecoder:
-    """Turns a chunked body (RFC 9112 7.1), fed in pieces of any size, into its payload.
-
-    Extensions and trailers are checked and dropped. `done` becomes true with the end of the trailer section; `rest`
-    then holds the bytes after it.
-    """
-
-    __slots__ = ("_extensions", "_in_trailer", "_left", "_pending", "_trailer", "done", "rest")
-
-    def __init__(self) -> None:
-        self.done = False
-        self.rest = b""
-        self._left = 0  # bytes of the current chunk that are still to come
-        self._pending = b"\r\n"  # an unfinished line, from the CRLF before it: as if an empty chunk had come first
-        self._in_trailer = False
-        self._extensions = 0  # bytes so far
-        self._trailer = 0  # bytes so far
-
-    def feed(self, data: bytes) -> bytes:
-        """Take the next bytes of the body, return the payload among them. Raises BadRequest."""
-        if self.done:
-            self.rest += data
-            return b""
-        if len(data) < self._left:
-            self._left -= len(data)
-            return data
-        data = self._pending + data
-        payload = []
-        position = 0
-        while not self._in_trailer:
-            if self._left:
-                piece = data[position : position + self._left]
-                payload.append(piece)
-                position += len(piece)
-                self._left -= len(piece)
-            start = _CHUNK_START.match(data, position)
-            if start is None:
-                self._wait(data[position:], _CHUNK_START_PART, CHUNK_LINE_BYTES)
-                return b"".join(payload)
-            position = start.end()
-            self._left = int(start[1], 16)
-            self._in_trailer = not self._left
-            if start[2]:
-                self._count_extension(len(start[0]), len(start[2]))
-        self._read_trailer(data, position)
-        return b"".join(payload)
-
-    def _wait(self, part: bytes, allowed: re.Pattern[bytes], limit: int) -> None:
-        """Keep an unfinished line for the next feed."""
-        if len(part) > limit or not allowed.fullmatch(part):
-            raise BadRequest(400, "malformed trailer" if self._in_trailer else "malformed chunk")
-        self._pending = part
-
-    def _count_extension(self, line: int, extension: int) -> None:
-        self._extensions += extension
-        if line > CHUNK_LINE_BYTES or self._extensions > CHUNK_EXTENSIONS_BYTES:
-            raise BadRequest(400, "chunk extensions too long")
-
-    def _read_trailer(self, data: bytes, position: int) -> None:
-        while not data.startswith(b"\r\n", position):
-            line = _TRAILER_LINE.match(data, position)
-            if line is None:
-                self._wait(data[position:], _TRAILER_LINE_PART, TRAILER_BYTES - self._trailer)
-                return
-            position = line.end()
-            self._trailer += len(line[0])
-            if self._trailer > TRAILER_BYTES - len(b"\r\n"):
-                raise BadRequest(400, f"trailer over {TRAILER_BYTES} bytes")
-        self.done = True
-        self.rest = data[position + 2 :]

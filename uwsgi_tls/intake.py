@@ -1,6 +1,7 @@
 """A request's body on its way in: told from what follows it, and gathered before a backend is asked."""
 
-from uwsgi_tls.http import BadRequest, ChunkedDecoder
+from uwsgi_tls.chunked import ChunkedDecoder
+from uwsgi_tls.http import BadRequest
 from uwsgi_tls.spool import Spool
 
 

@@ -167,6 +167,9 @@ class Supervisor:
 
     def _spawn(self, number: int) -> None:
         ours, theirs = socket.socketpair()
+        # Before the fork: a worker may be ready before we run again, and its word must not come without its signal.
+        fcntl.fcntl(ours, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(ours, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
         try:
             pid = os.fork()
         except OSError as error:
@@ -178,8 +181,6 @@ class Supervisor:
         if pid == 0:
             self._become_worker(number, theirs, ours)
         theirs.close()
-        fcntl.fcntl(ours, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(ours, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
         self._workers[pid] = Worker(number, self._coming, pid, ours, time.monotonic())
         line(f"spawned uwsgi-tls worker {number} (pid: {pid}, generation: {self._coming})")
 

@@ -113,6 +113,29 @@ def test_it_returns_when_it_serves(place: Path) -> None:
     assert "goodbye to uwsgi-tls" in log.read_text()
 
 
+def test_an_interrupted_command(place: Path) -> None:
+    """Ctrl-C while the workers load: the daemon is in a session of its own and serves all the same."""
+    host, pidfile, log, go = loopback(), place / "pid", place / "log", place / "go"
+    os.mkfifo(go)
+    (place / "app.py").write_text(
+        f"open({str(go)!r}).read()\n"
+        "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'served']\n"
+    )
+    go.chmod(0o666)
+    server = pki().server_ec
+    listener = f"{host}:{PORT},{server.crt},{server.key_file}"
+    more = ("--daemonize", log, "--pidfile", pidfile, "--wsgi-file", place / "app.py")
+    with subprocess.Popen(command("--https", listener, *USER, *more), stdin=subprocess.DEVNULL) as process:
+        with open(go, "w"):  # opens when the application has, too
+            process.send_signal(signal.SIGINT)
+            process.wait(COMMAND_SECONDS)
+    with daemon(read_pid(pidfile)) as members:
+        wait_until(lambda: "is serving" in log.read_text(), COMMAND_SECONDS, log.read_text)
+        with Client(host) as client:
+            assert client.get().body == b"served"
+        assert len(members) == 2
+
+
 def bad_key(place: Path, host: str) -> list[str | Path]:
     (place / "k").write_text("no key")
     return ["--https", f"{host}:8444,{pki().server.crt},{place / 'k'}"]
@@ -147,7 +170,7 @@ def bad_address(place: Path, host: str) -> list[str | Path]:
         pytest.param(bad_pidfile, 1, "did not start; .*log says why", id="pidfile"),
         pytest.param(bad_option, 1, "uwsgi-tls: .*procesess.*processes", id="option"),
         pytest.param(bad_log, 1, "uwsgi-tls: daemonize = .*: No such file or directory", id="log"),
-        pytest.param(bad_address, 1, "uwsgi-tls: https = .*: already bound by https = ", id="address"),
+        pytest.param(bad_address, 1, "uwsgi-tls: https = .* is already used by https = ", id="address"),
     ],
 )
 def test_a_bad_start(place: Path, spoil: object, status: int, reason: str) -> None:

@@ -130,7 +130,8 @@ def is_read(fifo: Path) -> bool:
     try:
         os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
     except OSError as error:
-        assert error.errno == errno.ENXIO  # fifo(7)
+        if error.errno != errno.ENXIO:  # fifo(7)
+            raise
         return False
     return True
 
@@ -420,7 +421,7 @@ def test_a_slow_reader_gets_every_byte(site: Site, tmp_path: Path, kind: str, ne
         name = str(tmp_path / "big")
     with site.connect(receive_buffer_bytes=4096, newest=newest) as client:
         client.send(get(f"/big?{name}={BIG_BYTES}") + get("/echo?after"))
-        client.tls.recv(0)
+        client.peek()
         # Both application threads are free: these two would wait for ever if one were still held.
         for _ in range(2):
             assert site.ask(get("/echo")).status == 200

@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from uwsgi_tls import response, uwsgi_packet
 from uwsgi_tls.addresses import Address, TcpAddress, UnixAddress
 from uwsgi_tls.backends.variables import variables
+from uwsgi_tls.chunked import ChunkedDecoder
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.gone import Gone
-from uwsgi_tls.http import BadRequest, ChunkedDecoder
+from uwsgi_tls.http import BadRequest
 from uwsgi_tls.logs import line
 from uwsgi_tls.lounge import READ, WRITE, Lounge
 
