@@ -24,7 +24,7 @@ from uwsgi_tls import privileges, titles
 from uwsgi_tls.backends import application
 from uwsgi_tls.backends.report import ReportBackend
 from uwsgi_tls.backends.uwsgi import Node, Policy, UwsgiBackend
-from uwsgi_tls.backends.wsgi import WsgiBackend
+from uwsgi_tls.backends.wsgi import Application, WsgiBackend
 from uwsgi_tls.connection import LINGER_SECONDS, Connection
 from uwsgi_tls.logs import AccessLog, line, trace
 from uwsgi_tls.lounge import READ, Lounge
@@ -239,12 +239,24 @@ def _backend(task: Task, lounge: Lounge) -> Backend:
         return UwsgiBackend(task.nodes, policy, lounge)
     if config.wsgi_file or config.module:
         return WsgiBackend(
-            application.load(config),
+            _application(config),
             multithread=config.threads > 1,
             multiprocess=config.processes > 1,
             extra=config.http_var,
         )
     return ReportBackend()
+
+
+def _application(config: Config) -> Application:
+    """The application; without need-app, an error page in its stead where it cannot be loaded."""
+    try:
+        return application.load(config)
+    except Exception as error:
+        if config.need_app:
+            raise
+        traceback.print_exc()
+        line(f"no application, every request gets a 500: {type(error).__name__}: {error}")
+        return application.missing
 
 
 def _limits(config: Config) -> Limits:

@@ -9,9 +9,10 @@ import importlib.util
 import os
 import site
 import sys
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from uwsgi_tls.backends.wsgi import Application
+from uwsgi_tls.backends.wsgi import Application, Environ
 from uwsgi_tls.options import Config
 
 DEFAULT_CALLABLE = "application"  # PEP 3333 names none; uWSGI and mod_wsgi agree on this one
@@ -29,6 +30,12 @@ def load(config: Config) -> Application:
         return _callable(_run_file(config.wsgi_file), config.callable or DEFAULT_CALLABLE, config.wsgi_file)
     name, _, attribute = config.module.partition(":")
     return _callable(_import(name), config.callable or attribute or DEFAULT_CALLABLE, config.module)
+
+
+def missing(environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """What uWSGI serves without need-app when there is no application."""
+    start_response("500 Internal Server Error", [("Content-Type", "text/plain")])
+    return [b"no application\n"]
 
 
 def _prepare_path(config: Config) -> None:

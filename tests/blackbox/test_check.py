@@ -1,0 +1,163 @@
+"""--check: loads everything, prints what it would do, serves nothing and leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pki import pki
+
+from .server import command, is_root, loopback, open_directory
+
+PORT = 8443
+COMMAND_SECONDS = 20.0
+USER = ("--uid", "www-data") if is_root else ()
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    with open_directory() as directory:
+        yield directory
+
+
+def check(*options: str | Path, flag: str = "--check", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(flag, *USER, *options),
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_SECONDS,
+        check=False,
+    )
+
+
+def listener(host: str, more: str = "") -> str:
+    return f"{host}:{PORT},{pki().server.crt},{pki().server.key_file}{more}"
+
+
+@pytest.mark.parametrize("flag", ["--check", "-t"])
+def test_it_says_what_a_start_would_do(place: Path, flag: str) -> None:
+    host = loopback()
+    options = ["--https", listener(host, f",HIGH,!{pki().ca.crt}"), "--http-to", str(place / "n"), "-p", "3"]
+    done = check(*options, flag=flag)
+    assert (done.returncode, done.stderr) == (0, "")
+    for said in (
+        f"{host}:{PORT}",
+        f"certificate {pki().server.crt}: ",
+        f"client certificates: required, CA {pki().ca.crt}",
+        f"requests go to {place / 'n'} (uwsgi protocol)",
+        "3 worker processes of 1 thread",
+        "becomes www-data" if is_root else "no user to become",
+        "server.lab",
+    ):
+        assert said in done.stdout, done.stdout
+    assert done.stdout.endswith("configuration ok\n")
+
+
+def test_nothing_is_bound_or_written(place: Path) -> None:
+    """Addresses that another server has are no error, since it may well be this one; no file appears."""
+    host = loopback()
+    with socket.create_server((host, PORT)), socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(str(place / "taken.sock"))
+        done = check(
+            *("--shared-socket", f"{host}:{PORT}", "--https", f"=0,{pki().server.crt},{pki().server.key_file}"),
+            *("--https", f"{place / 'free.sock'},{pki().server.crt},{pki().server.key_file}"),
+            *("--pidfile", place / "pid", "--daemonize", place / "log"),
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+    assert os.listdir(place) == ["taken.sock"]
+
+
+def test_a_running_server_is_not_disturbed(place: Path) -> None:
+    """A pid file and a UNIX socket that are there are as they were."""
+    (place / "pid").write_text("77\n")
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(place / "s.sock"))
+        sock.listen()
+        before = (place / "s.sock").stat()
+        https = f"{place / 's.sock'},{pki().server.crt},{pki().server.key_file}"
+        done = check("--https", https, "--pidfile", place / "pid")
+        assert (done.returncode, done.stderr) == (0, "")
+        after = (place / "s.sock").stat()
+        assert (after.st_ino, after.st_mode, after.st_uid, after.st_ctime_ns) == (
+            *(before.st_ino, before.st_mode, before.st_uid),
+            before.st_ctime_ns,
+        )
+        assert (place / "pid").read_text() == "77\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        pytest.param(["--no-such-option"], "no-such-option", id="option"),
+        pytest.param(["--https", "=7,a,b"], r"https = =7,a,b: .*shared", id="shared socket"),
+        pytest.param(["--https", "127.0.0.1:1,missing,missing"], "https = .*certificate missing: no such file", id="certificate"),
+        pytest.param(["--http-to", "no.such.host.invalid:1"], "http-to = no.such.host.invalid:1: ", id="backend"),
+        pytest.param(["--wsgi-file", "missing.py"], "wsgi-file = missing.py: no such file", id="application"),
+        pytest.param(["--log-format", "%(nonsense)"], "log-format = .*nonsense", id="log format"),
+        pytest.param(["--chdir", "/missing"], "chdir = /missing: no such directory", id="chdir"),
+    ],
+)
+def test_a_bad_configuration(options: list[str], reason: str) -> None:
+    """The same line and status as a start has."""
+    done = check("--https", listener(loopback()), *options)
+    assert done.returncode == 1, done
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert re.match(f"uwsgi-tls: .*{reason}", lines[0]), lines
+    assert "configuration ok" not in done.stdout
+
+
+APPLICATIONS = {
+    "import error": ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+    "no callable": ("something = 1", "app.py has no callable application"),
+    "not callable": ("application = 1", "app.py has no callable application"),
+    "exit": ("raise SystemExit(0)", "SystemExit: 0"),
+    "syntax": ("def application(:", "SyntaxError"),
+}
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_an_application_that_does_not_load(place: Path, name: str) -> None:
+    text, reason = APPLICATIONS[name]
+    (place / "app.py").write_text(text)
+    done = check("--https", listener(loopback()), "--wsgi-file", "app.py", cwd=place)
+    assert done.returncode == 22, done
+    assert f"unable to load the application: {reason}" in done.stderr or reason in done.stderr, done.stderr
+    assert "configuration ok" not in done.stdout
+
+
+def test_an_application_is_loaded_as_it_will_be(place: Path) -> None:
+    """As the user that it would be, in its directory, once; whatever it prints."""
+    (place / "app.py").write_text(
+        "import os\nprint('loaded by', os.getuid(), os.getgid(), 'in', os.getcwd())\n"
+        "def application(environ, start_response): ...\n"
+    )
+    done = check("--https", listener(loopback()), "--wsgi-file", "app.py", "--chdir", place)
+    uid = 33 if is_root else os.getuid()
+    assert done.returncode == 0, done
+    assert len(re.findall(f"^loaded by {uid} .* in {re.escape(str(place))}$", done.stdout, re.MULTILINE)) == 1, done
+    assert done.stdout.endswith("configuration ok\n")
+
+
+@pytest.mark.skipif(not is_root, reason="root alone has files that its user cannot read")
+def test_an_application_that_only_root_can_read(place: Path) -> None:
+    """The check drops root first, so it finds what a start would run into."""
+    (place / "app.py").write_text("def application(environ, start_response): ...\n")
+    (place / "app.py").chmod(0o600)
+    done = check("--https", listener(loopback()), "--wsgi-file", "app.py", cwd=place)
+    assert done.returncode == 22, done
+    assert "PermissionError" in done.stderr
+
+
+def test_warnings_are_said(place: Path) -> None:
+    (place / "x.ini").write_text(f"[uwsgi]\nhttps = {listener(loopback())}\nlazy-apps = true\nvacuum = true\n")
+    done = check(place / "x.ini")
+    assert done.returncode == 0, done
+    assert "lazy-apps" in done.stdout or "vacuum" in done.stdout, done.stdout
