@@ -1,8 +1,9 @@
-"""What all tests share: how hypothesis behaves on a machine that others use too, and files that others may read."""
+"""What all tests share: how hypothesis behaves on a busy machine, files that others may read, and an orderly end."""
 
 from __future__ import annotations
 
 import os
+import signal
 
 from hypothesis import settings
 
@@ -12,3 +13,6 @@ settings.load_profile("uwsgi-tls")
 
 # The server becomes another user, who must be able to read the applications that tests write.
 os.umask(0o022)
+
+# A run that is given up is told so by TERM. As with Ctrl-C, tests then end the servers that they have started.
+signal.signal(signal.SIGTERM, signal.default_int_handler)

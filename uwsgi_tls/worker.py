@@ -251,10 +251,11 @@ def _application(config: Config) -> Application:
     """The application; without need-app, an error page in its stead where it cannot be loaded."""
     try:
         return application.load(config)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if config.need_app:
             raise
-        traceback.print_exc()
+        if not isinstance(error, application.ApplicationError):
+            trace()
         line(f"no application, every request gets a 500: {type(error).__name__}: {error}")
         return application.missing
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import h11
 import pytest
 
-from .raw_client import READ_BYTES, Client, Site, chunked, get, post, serving
+from .raw_client import DESCRIPTORS, READ_BYTES, Client, Site, chunked, get, post, serving
 from .server import curl, wait_until
 
 MIB = 1 << 20
@@ -83,6 +83,8 @@ def big(environ, start_response):
     start_response("200 OK", [])
     return environ["wsgi.file_wrapper"](open(kind, "rb"))
 
+DESCRIPTORS
+
 class Patient:
     '''All of a response at once, and then a while before it is over.'''
     def __init__(self, fifo):
@@ -96,11 +98,11 @@ def patient(environ, start_response):
     start_response("200 OK", [("Content-Length", str(50 << 20))])
     return Patient(environ["QUERY_STRING"])
 
-ROUTES = {f"/{route.__name__}": route for route in (echo, digest, empty, blocks, stream, big, patient)}
+ROUTES = {f"/{route.__name__}": route for route in (echo, digest, empty, blocks, stream, big, patient, descriptors)}
 
 def application(environ, start_response):
     return ROUTES[environ["PATH_INFO"]](environ, start_response)
-"""
+""".replace("DESCRIPTORS", DESCRIPTORS)
 
 
 def numbered(total: int) -> bytes:

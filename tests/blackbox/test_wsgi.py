@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from pki import CLIENT_DN, pki
 
-from .raw_client import PORT, Site, chunked, get, post, serving
+from .raw_client import DESCRIPTORS, PORT, Site, chunked, get, post, serving
 from .server import loopback, uwsgi_tls, wait_until
 
 EXIT_NO_APPLICATION = 22
@@ -589,16 +589,19 @@ def test_multiprocess(tmp_path: Path) -> None:
 
 # --- threads --------------------------------------------------------------------------------------------
 
-HOLDING = r"""
-import threading
+HOLDING = f"""
+import os, threading
+{DESCRIPTORS}
 
 both = threading.Barrier(2, timeout=10)
 
 def application(environ, start_response):
+    if environ["PATH_INFO"] == "/descriptors":
+        return descriptors(environ, start_response)
     if environ["PATH_INFO"] == "/meet":
         both.wait()  # fails unless two calls are here at once
     elif environ["PATH_INFO"] == "/hold":
-        environ["wsgi.errors"].write("holding\n")
+        environ["wsgi.errors"].write("holding\\n")
         with open(environ["QUERY_STRING"]) as fifo:
             fifo.read()
     start_response("200 OK", [])
@@ -642,7 +645,7 @@ def test_two_threads_run_two_calls_and_a_third_waits_without_one(tmp_path: Path)
 
 def test_a_slow_body_does_not_hold_the_only_thread(tmp_path: Path) -> None:
     """The application is called when the body is there, and gets through with a response that nobody reads."""
-    with serving(tmp_path, HOLDING + "\nbig = application\n", "--threads", "1") as site:
+    with serving(tmp_path, HOLDING, "--threads", "1") as site:
         uploads = [site.connect() for _ in range(20)]
         for upload in uploads:
             upload.send(post("/x", bytes(1000))[:-1])
@@ -770,6 +773,16 @@ def test_an_application_that_cannot_be_loaded(tmp_path: Path, options: list[str]
     assert ("Traceback" in daemon.log) == bool(traceback), daemon.log
     if traceback:
         assert f'{traceback}", line' in daemon.log
+
+
+@pytest.mark.parametrize(("name", "traceback"), [("raises.py", True), ("exits.py", True), ("nothing.py", False)])
+def test_without_need_app(tmp_path: Path, name: str, traceback: bool) -> None:
+    """It serves errors then, as uWSGI does, and says why."""
+    (tmp_path / name).write_text(BROKEN[name])
+    with serving(tmp_path, "", "--wsgi-file", name, "--need-app=false") as site:
+        assert site.ask(get("/")).status == 500
+        site.daemon.wait_for_line("no application, every request gets a 500: ")
+        assert ("Traceback" in site.daemon.log) == traceback
 
 
 def test_wsgi_file_is_not_run_twice(tmp_path: Path) -> None:

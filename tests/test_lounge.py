@@ -1,0 +1,317 @@
+"""The lounge: who is ready or late is taken out once, by one thread, and nobody else's event reaches it."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from uwsgi_tls import lounge
+from uwsgi_tls.lounge import GONE, HANGUP_ONLY, NEVER, READ, WRITE, Lounge
+
+SECONDS = 5.0
+
+
+class Guest:
+    """A waiter on one end of a socket pair; notes what it was called for, and does then what the test says."""
+
+    def __init__(self, room: Lounge, deadline: float = NEVER, then: Callable[["Guest"], object] | None = None) -> None:
+        self.sock, self.peer = socket.socketpair()
+        self.sock.setblocking(False)
+        self.fd = self.sock.fileno()
+        self.room = room
+        self.deadline = deadline
+        self.armed = 0
+        self.calls: list[object] = []
+        self.called = threading.Event()
+        self.then = then
+
+    def ready(self, events: int) -> None:
+        self._call(events)
+
+    def expired(self) -> None:
+        self._call("expired")
+
+    def crashed(self) -> None:
+        self.calls.append("crashed")
+        self.called.set()
+
+    def _call(self, what: object) -> None:
+        self.calls.append(what)
+        try:
+            if self.then is not None:
+                self.then(self)
+        finally:
+            self.called.set()
+
+    def park(self, events: int = READ) -> None:
+        self.room.park(self.fd, self, events)
+
+    def close(self) -> None:
+        self.room.forget(self.fd, self)
+        self.sock.close()
+
+
+@pytest.fixture(params=[1, 3], ids=["alone", "three threads"])
+def threads(request: pytest.FixtureRequest) -> int:
+    count: int = request.param
+    return count
+
+
+@pytest.fixture
+def room(threads: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lounge]:
+    """A lounge with its threads, which sweeps often."""
+    monkeypatch.setattr(lounge, "SWEEP_SECONDS", 0.02)
+    room = Lounge(threads)
+    service = [threading.Thread(target=room.serve) for _ in range(threads)]
+    for thread in service:
+        thread.start()
+    yield room
+    room.closed = True
+    for thread in service:
+        thread.join(SECONDS)
+        assert not thread.is_alive(), "a service thread hangs"
+
+
+def test_ready(room: Lounge) -> None:
+    guest = Guest(room)
+    guest.park()
+    assert not guest.called.wait(0.05)
+    guest.peer.send(b"x")
+    assert guest.called.wait(SECONDS)
+    assert guest.calls == [lounge.select.EPOLLIN]
+    assert room.parked() == []
+
+
+@pytest.mark.parametrize(
+    ("events", "act", "expected"),
+    [
+        pytest.param(WRITE, lambda guest: None, lounge.select.EPOLLOUT, id="room to write"),
+        pytest.param(READ, lambda guest: guest.peer.shutdown(socket.SHUT_WR), lounge.select.EPOLLRDHUP, id="half closed"),
+        pytest.param(HANGUP_ONLY, lambda guest: guest.peer.close(), lounge.select.EPOLLRDHUP, id="closed"),
+        pytest.param(HANGUP_ONLY, lambda guest: guest.peer.close(), lounge.select.EPOLLHUP, id="hung up"),
+    ],
+)
+def test_events(room: Lounge, events: int, act: Callable[[Guest], object], expected: int) -> None:
+    guest = Guest(room)
+    guest.park(events)
+    act(guest)
+    assert guest.called.wait(SECONDS)
+    assert isinstance(guest.calls[0], int)
+    assert guest.calls[0] & expected
+
+
+def test_data_does_not_wake_who_waits_for_the_end(room: Lounge) -> None:
+    guest = Guest(room)
+    guest.park(HANGUP_ONLY)
+    guest.peer.send(b"more")
+    assert not guest.called.wait(0.1)
+    guest.peer.close()
+    assert guest.called.wait(SECONDS)
+    assert isinstance(guest.calls[0], int)
+    assert guest.calls[0] & (GONE | HANGUP_ONLY)
+
+
+def test_it_is_called_again_each_time_it_is_parked(room: Lounge) -> None:
+    done = threading.Event()
+
+    def answer(guest: Guest) -> None:
+        data = guest.sock.recv(10)
+        guest.sock.send(data.upper())
+        done.set() if data == b"z" else guest.park()
+
+    guest = Guest(room, then=answer)
+    guest.park()
+    for letter in b"abcdefz":
+        guest.peer.send(bytes([letter]))
+        guest.peer.settimeout(SECONDS)
+        assert guest.peer.recv(1) == bytes([letter]).upper()
+    assert done.wait(SECONDS)
+    assert len(guest.calls) == 7
+
+
+def test_other_events_than_before(room: Lounge) -> None:
+    guest = Guest(room, then=lambda guest: guest.park(READ) if len(guest.calls) == 1 else None)
+    guest.park(WRITE)
+    assert guest.called.wait(SECONDS)
+    guest.called.clear()
+    assert not guest.called.wait(0.05)  # it can still write, and is not told
+    guest.peer.send(b"x")
+    assert guest.called.wait(SECONDS)
+    assert guest.calls == [lounge.select.EPOLLOUT, lounge.select.EPOLLIN]
+
+
+def test_deadline(room: Lounge) -> None:
+    early, late = Guest(room, time.monotonic() + 0.1), Guest(room, time.monotonic() + 3600)
+    early.park()
+    late.park()
+    began = time.monotonic()
+    assert early.called.wait(SECONDS)
+    assert 0.05 < time.monotonic() - began < 2
+    assert early.calls == ["expired"]
+    assert late.calls == []
+    assert room.parked() == [late]
+
+
+def test_a_deadline_that_was_moved(room: Lounge) -> None:
+    guest = Guest(room, time.monotonic() + 0.1)
+    guest.park()
+    guest.deadline = time.monotonic() + 0.4
+    assert not guest.called.wait(0.25)
+    assert guest.called.wait(SECONDS)
+
+
+def test_an_exception_costs_its_waiter_only(room: Lounge, threads: int) -> None:
+    def fail(guest: Guest) -> None:
+        raise RuntimeError("a defect")
+
+    for _ in range(threads + 1):
+        for guest in (Guest(room, then=fail), Guest(room, time.monotonic(), then=fail)):
+            guest.park()
+            if guest.deadline == NEVER:
+                guest.peer.send(b"x")
+            assert guest.called.wait(SECONDS)
+            wait_for(lambda guest=guest: guest.calls[-1] == "crashed")  # type: ignore[misc]  # bound at once
+    guest = Guest(room)
+    guest.park()
+    guest.peer.send(b"x")
+    assert guest.called.wait(SECONDS)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.005)
+
+
+def test_who_left_is_not_called(room: Lounge) -> None:
+    guest = Guest(room, time.monotonic() + 0.1)
+    guest.park()
+    guest.close()
+    guest.peer.close()
+    assert not guest.called.wait(0.2)
+
+
+def test_unwatch(room: Lounge) -> None:
+    """Not even the other side's end wakes it, until it is parked again."""
+    guest = Guest(room, time.monotonic() + 0.05)
+    guest.park()
+    room.unwatch(guest.fd, guest)
+    guest.peer.close()
+    assert not guest.called.wait(0.15)
+    guest.deadline = NEVER
+    guest.park()
+    assert guest.called.wait(SECONDS)
+
+
+def test_timers() -> None:
+    """In the order of their times, and not before."""
+    room, done, said = Lounge(1), threading.Event(), list[tuple[str, float]]()
+    began = time.monotonic()
+    for delay, name in ((0.15, "b"), (0.05, "a"), (0.2, "c")):
+        room.later(began + delay, lambda name=name: said.append((name, time.monotonic() - began)))  # type: ignore[misc]
+    room.later(began + 0.25, done.set)
+    thread = threading.Thread(target=room.serve)
+    thread.start()
+    assert done.wait(SECONDS)
+    room.closed = True
+    thread.join(SECONDS)
+    assert [name for name, _ in said] == ["a", "b", "c"]
+    assert all(moment >= delay for (_, moment), delay in zip(said, (0.05, 0.15, 0.2), strict=True))
+    assert said[0][1] < 0.15, "the thread slept on, though a timer was due"
+
+
+def test_between_turns() -> None:
+    room, count = Lounge(2), list[int]()
+    guest = Guest(room)
+
+    def between() -> None:
+        count.append(len(guest.calls))
+        room.closed = bool(guest.calls)
+
+    guest.park()
+    guest.peer.send(b"x")
+    room.serve(between)
+    assert count[-1] == 1
+
+
+# --- one batch, one descriptor number, two waiters --------------------------------------------
+
+
+def test_an_old_event_does_not_reach_who_has_the_number_now() -> None:
+    """Two are ready in one batch; the first closes the second, and the number is another's before its turn comes."""
+    room = Lounge(1)
+    replaced: list[Guest] = []
+
+    def take_over(guest: Guest) -> None:
+        victim = next(other for other in pair if other is not guest)
+        if replaced or victim.calls:
+            return
+        number = victim.fd
+        victim.close()
+        fresh = Guest(room)
+        with suppress(OSError):
+            os.dup2(fresh.sock.fileno(), number)
+        fresh.sock.close()
+        fresh.sock = socket.socket(fileno=number)
+        fresh.sock.setblocking(False)
+        fresh.fd = number
+        fresh.park()
+        replaced.append(fresh)
+
+    pair = [Guest(room, then=take_over), Guest(room, then=take_over)]
+    for guest in pair:
+        guest.park()
+        guest.peer.send(b"x")
+    thread = threading.Thread(target=room.serve)
+    thread.start()
+    wait_for(lambda: bool(replaced))
+    (fresh,) = replaced
+    assert not fresh.called.wait(0.1), "it was told what had come for another"
+    fresh.peer.send(b"y")  # its own event does come
+    assert fresh.called.wait(SECONDS)
+    assert fresh.sock.recv(2) == b"y"
+    room.closed = True
+    thread.join(SECONDS)
+    assert sum(bool(guest.calls) for guest in pair) == 1
+
+
+def test_each_event_has_one_owner() -> None:
+    """Eight threads, a hundred waiters, some of whom are late as well: never two at once with one of them."""
+    room = Lounge(8)
+    owners, mistakes = dict[Guest, int](), list[object]()
+    stop = threading.Event()
+
+    def own(guest: Guest) -> None:
+        if owners.setdefault(guest, threading.get_ident()) != threading.get_ident():
+            mistakes.append(guest)
+        with suppress(BlockingIOError):
+            guest.sock.recv(10)
+        time.sleep(0)  # lets another thread in, if the lounge would
+        if owners.pop(guest, None) != threading.get_ident():
+            mistakes.append(guest)
+        guest.deadline = time.monotonic() + 0.001 * (len(guest.calls) % 5)
+        if not stop.is_set():
+            guest.park()
+
+    guests = [Guest(room, time.monotonic() + 0.01, then=own) for _ in range(100)]
+    service = [threading.Thread(target=room.serve) for _ in range(8)]
+    for thread in service:
+        thread.start()
+    for guest in guests:
+        guest.park()
+    for _ in range(100):
+        for guest in guests:
+            guest.peer.send(b"x")
+    stop.set()
+    room.closed = True
+    for thread in service:
+        thread.join(SECONDS)
+        assert not thread.is_alive()
+    assert not mistakes
+    assert "crashed" not in [call for guest in guests for call in guest.calls]
+    assert sum(len(guest.calls) for guest in guests) > 100
