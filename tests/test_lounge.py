@@ -28,6 +28,7 @@ class Guest:
         self.calls: list[object] = []
         self.called = threading.Event()
         self.then = then
+        guests.append(self)
 
     def ready(self, events: int) -> None:
         self._call(events)
@@ -53,6 +54,18 @@ class Guest:
     def close(self) -> None:
         self.room.forget(self.fd, self)
         self.sock.close()
+
+
+guests: list[Guest] = []  # of one test
+
+
+@pytest.fixture(autouse=True)
+def close_sockets() -> Iterator[None]:
+    yield
+    for guest in guests:
+        guest.sock.close()
+        guest.peer.close()
+    guests.clear()
 
 
 @pytest.fixture(params=[1, 3], ids=["alone", "three threads"])
@@ -251,13 +264,11 @@ def test_an_old_event_does_not_reach_who_has_the_number_now() -> None:
         victim = next(other for other in pair if other is not guest)
         if replaced or victim.calls:
             return
-        number = victim.fd
-        victim.close()
-        fresh = Guest(room)
-        with suppress(OSError):
-            os.dup2(fresh.sock.fileno(), number)
+        fresh, number = Guest(room), victim.fd
+        victim.room.forget(number, victim)
+        os.dup2(fresh.fd, number)  # closes what had the number
         fresh.sock.close()
-        fresh.sock = socket.socket(fileno=number)
+        fresh.sock = socket.socket(fileno=victim.sock.detach())
         fresh.sock.setblocking(False)
         fresh.fd = number
         fresh.park()
@@ -298,7 +309,8 @@ def test_each_event_has_one_owner() -> None:
         if not stop.is_set():
             guest.park()
 
-    guests = [Guest(room, time.monotonic() + 0.01, then=own) for _ in range(100)]
+    for _ in range(100):
+        Guest(room, time.monotonic() + 0.01, then=own)
     service = [threading.Thread(target=room.serve) for _ in range(8)]
     for thread in service:
         thread.start()

@@ -1,10 +1,15 @@
 """backends/report.py: the three forms of the page, without a connection; with one: blackbox/test_report.py."""
 
 import json
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from uwsgi_tls.backends.report import one_line, render
+from uwsgi_tls.backends.report import ReportBackend, one_line, render
+from uwsgi_tls.exchange import Exchange
+from uwsgi_tls.http import parse_head
+from uwsgi_tls.spool import Spool
 
 FACTS: dict[str, object] = {
     "protocol": "TLSv1.3",
@@ -76,3 +81,22 @@ def test_names_that_no_encoding_has() -> None:
     """A surrogate can come of a file name; the page must not fail on it."""
     for accept in ("", "text/html", "application/json"):
         assert render({"path": "/\udc80"}, accept)[1]
+
+
+def test_a_body_that_nobody_wants_is_closed() -> None:
+    """One on the disk must not wait for the garbage collector."""
+    answers: list[str] = []
+    body = Spool(10)
+    body.append(bytes(1000))
+    raw = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    connection = SimpleNamespace(variables=(), service=SimpleNamespace(access_log=None))
+    exchange = SimpleNamespace(
+        head=parse_head(raw, 100),
+        body=body,
+        connection=connection,
+        start=lambda status, headers: answers.append(status),
+        finish=lambda: True,
+    )
+    assert ReportBackend().handle(cast(Exchange, exchange))
+    assert answers == ["405 Method Not Allowed"]
+    assert (body.size, body.on_disk) == (0, False)

@@ -9,6 +9,7 @@ from uwsgi_tls.backends.variables import server_name, variables
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.http import head_end, parse_head
 from uwsgi_tls.spool import Spool
+from uwsgi_tls.uwsgi_packet import encode
 
 CONNECTION = (
     ("SERVER_PORT", "443"),
@@ -20,13 +21,14 @@ CONNECTION = (
 )
 
 
-def exchange(request: bytes, body: bytes | None = None) -> Exchange:
+def exchange(request: bytes, body: bytes | None = None, access_log: object = None) -> Exchange:
     head = parse_head(request[: head_end(request, 65536)], 100)
     spool = None
     if body is not None:
         spool = Spool(1000)
         spool.append(body)
-    return cast(Exchange, SimpleNamespace(head=head, body=spool, connection=SimpleNamespace(variables=CONNECTION)))
+    connection = SimpleNamespace(variables=CONNECTION, service=SimpleNamespace(access_log=access_log))
+    return cast(Exchange, SimpleNamespace(head=head, body=spool, connection=connection, variables_size=0))
 
 
 @pytest.mark.parametrize(
@@ -63,8 +65,10 @@ def test_order_is_that_of_uwsgis_router() -> None:
 
 
 def test_they_are_counted_for_the_log() -> None:
-    it = exchange(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert len(variables(it)) == it.variables == 14
+    it = exchange(b"GET /caf%C3%A9 HTTP/1.1\r\nHost: x\r\n\r\n", access_log=object())
+    pairs = variables(it)
+    assert it.variables == len(pairs) == 14
+    assert it.variables_size == len(encode(pairs, 0, 0)) - 4  # without the packet's own header
 
 
 def test_no_name_comes_twice_whatever_the_client_sends() -> None:

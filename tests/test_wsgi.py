@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO, cast
 
 import pytest
@@ -21,6 +22,7 @@ from uwsgi_tls.connection import Connection
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.http import head_end, parse_head
+from uwsgi_tls.logs import AccessLog, AccessRecord
 from uwsgi_tls.lounge import Lounge
 from uwsgi_tls.service import Limits, Room, Service
 from uwsgi_tls.spool import Spool
@@ -283,6 +285,17 @@ def test_a_client_that_leaves_a_file(wire: Wire, tmp_path: Path, capacity: int) 
     assert not call(wire, answering(lambda: FileWrapper(file)))
     wire.leave()
     assert (file.closes, wire.closed, wire.resumed) == (1, True, 0)
+
+
+def test_the_log_tells_what_was_sent(wire: Wire) -> None:
+    records: list[AccessRecord] = []
+    wire.service.access_log = cast(AccessLog, SimpleNamespace(write=records.append))
+    wire.capacity = 1000
+    assert not call(wire, answering([BIG]))
+    wire.leave()
+    assert call(Wire(wire.service), answering([BIG]))
+    assert 0 < records[0].size < 1000
+    assert (records[1].size, records[1].status) == (len(BIG), 200)
 
 
 def test_no_spool_is_left_open(wire: Wire) -> None:

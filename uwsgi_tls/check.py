@@ -19,11 +19,12 @@ from uwsgi_tls.worker import EXIT_NO_APPLICATION
 def run(config: Config) -> int:
     """Prints what a start would do; returns 0, or 22 where the application cannot be loaded. Raises ConfigError."""
     privileges.preload()
-    identity = privileges.resolve(config.uid, config.gid, config.add_gid, config.strict)
+    report: list[str] = []
+    identity = privileges.resolve(config.uid, config.gid, config.add_gid, config.strict, report.append)
     master.check_paths(config)
     nodes = [uwsgi.node(address) for address in config.http_to]
     AccessLog(config.log_format, config.log_json)
-    report = listeners.check_all(config)
+    report += listeners.check_all(config)
     for option in config.listeners:
         info = certificates.verify_files(option)
         tls.build_context(option)

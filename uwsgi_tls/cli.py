@@ -15,6 +15,7 @@ from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.options import Config
 
 CONFIGURATION_ERROR = 1
+INTERRUPTED = 130  # as shells have it for SIGINT
 HELP_COLUMNS_MIN = 40
 HELP_COLUMNS_MAX = 80
 
@@ -35,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(f"uwsgi-tls: {error}", file=sys.stderr)
         return CONFIGURATION_ERROR
+    except KeyboardInterrupt:  # before the master takes its signals itself
+        return INTERRUPTED
 
 
 def version_text() -> str:

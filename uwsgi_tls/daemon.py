@@ -6,6 +6,10 @@ uWSGI's command returns 0 before it has bound a socket, and a failed start shows
 import os
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NoReturn
+
+EXIT_LOST = 1  # it ended without a word
+EXIT_INTERRUPTED = 130  # as shells have it for SIGINT
 
 
 @dataclass(slots=True)
@@ -32,11 +36,7 @@ def detach(log: str, terminal: int) -> Starter:
     child = os.fork()
     if child:
         os.close(write)
-        told = os.read(read, 1)
-        os.waitpid(child, 0)
-        if told != b"\0":
-            os.write(terminal, f"uwsgi-tls: daemonize = {log}: the server did not start; {log} says why\n".encode())
-        os._exit(told[0] if told else 1)
+        _wait(read, child, log, terminal)
     os.close(read)
     os.setsid()
     if os.fork():
@@ -45,3 +45,18 @@ def detach(log: str, terminal: int) -> Starter:
     os.dup2(null, 0)
     os.close(null)
     return Starter(write)
+
+
+def _wait(told_on: int, child: int, log: str, terminal: int) -> NoReturn:
+    """Ends the command with the status that it is told. What there is to remove or release is the daemon's now."""
+    status = EXIT_INTERRUPTED
+    try:
+        told = os.read(told_on, 1)
+        os.waitpid(child, 0)
+        status = told[0] if told else EXIT_LOST
+        if status:
+            os.write(terminal, f"uwsgi-tls: daemonize = {log}: the server did not start; {log} says why\n".encode())
+    except KeyboardInterrupt:
+        pass  # the daemon is in a session of its own and goes on
+    finally:
+        os._exit(status)

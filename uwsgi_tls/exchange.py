@@ -86,6 +86,7 @@ class Exchange:
         "started",
         "status",
         "variables",
+        "variables_size",
     )
 
     def __init__(self, connection: "Connection", head: RequestHead | None) -> None:
@@ -96,7 +97,7 @@ class Exchange:
         self.status = 0
         self.sent = 0  # bytes of the response's body
         self.headers = 0
-        self.variables = 0
+        self.variables = self.variables_size = 0
         self.keep_alive = head is not None and head.keep_alive
         self.on_gone: Callable[[], None] | None = None  # a producer wants to know that nobody listens any more
         self.on_dry: Callable[[], None] | None = None  # a producer that shares our thread: the client has caught up
@@ -125,7 +126,7 @@ class Exchange:
         )
         self.status = int(status[:3])
         self.keep_alive = framed.keep_alive
-        self.headers = len(headers)
+        self.headers = framed.head.count(b"\n") - 2
         self._pending = framed.head
         self._head_bytes = len(framed.head)
         self._framing = framed.body
@@ -353,7 +354,7 @@ class Exchange:
                 addr=address,
                 user="",
                 vars=self.variables,
-                vars_size=0,
+                vars_size=self.variables_size,
                 start=self.started,
                 method=head.method if head is not None else "-",
                 uri=head.target if head is not None else "-",

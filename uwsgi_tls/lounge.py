@@ -50,6 +50,7 @@ class Lounge:
         self._batch = BATCH_EVENTS if self._alone else 1
         self._once = 0 if self._alone else select.EPOLLONESHOT
         self._parked: dict[int, Waiter] = {}
+        self._given_up: set[int] = set()  # numbers closed since the batch at hand was fetched; only where it is alone
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._next_sweep = self.now + SWEEP_SECONDS
@@ -70,6 +71,8 @@ class Lounge:
         """Before `fd` is closed: its number may soon be another's. Epoll itself forgets a closed descriptor."""
         if self._parked.get(fd) is waiter:
             del self._parked[fd]
+        if self._alone:
+            self._given_up.add(fd)
 
     def unwatch(self, fd: int, waiter: Waiter) -> None:
         """Takes `waiter` out until it is parked again; not even the other side's end wakes it."""
@@ -90,11 +93,14 @@ class Lounge:
 
         `between` is called after each batch: requests that found all application threads busy are taken up there.
         """
-        poll, parked, batch = self._epoll.poll, self._parked, self._batch
+        poll, parked, batch, given_up = self._epoll.poll, self._parked, self._batch, self._given_up
         while not self.closed:
+            given_up.clear()
             ready = poll(self._patience(), batch)
             self.now = time.monotonic()
             for fd, events in ready:
+                if fd in given_up:
+                    continue  # meant for who had the number before; what is for its new owner comes again
                 waiter = parked.pop(fd, None)
                 if waiter is not None:
                     try:

@@ -6,7 +6,7 @@ follows, the life of the workers, is the supervisor's.
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from uwsgi_tls import certificates, daemon, ignored, listeners, logs, privileges, supervisor, titles, tls
 from uwsgi_tls.backends import uwsgi
@@ -26,39 +26,40 @@ def run(config: Config) -> int:
     titles.claim()
     privileges.preload()
     logs.configure(json=config.log_json)
-    identity = privileges.resolve(config.uid, config.gid, config.add_gid, config.strict, line)
-    for warning in config.warnings:
-        line(warning)
+    notes = list(config.warnings)  # for the log, once it is sure that the start is not refused in one line
     if config.ignored:
-        line(ignored.describe(config.ignored))
+        notes.append(ignored.describe(config.ignored))
+    identity = privileges.resolve(config.uid, config.gid, config.add_gid, config.strict, notes.append)
     check_paths(config)
     nodes = [uwsgi.node(address) for address in config.http_to]
     access_log = None if config.disable_logging else AccessLog(config.log_format, config.log_json)
-    bound = listeners.bind_all(config, line, identity)
+    bound = listeners.bind_all(config, notes.append, identity)
     pidfile: Pidfile | None = None
     starter = daemon.Starter()
-    master = os.getpid()
     try:
-        served = open_endpoints(bound.https)
-        log = config.daemonize or config.logto
+        served = open_endpoints(bound.https, notes.append)
+        if config.pidfile:
+            pidfile = Pidfile.open(config.pidfile, config.origins.get("pidfile", ""))
         terminal = os.dup(2)
+        log = config.daemonize or config.logto
         if log:
             redirect_log(config, log)
         if config.daemonize:
             starter = daemon.detach(log, terminal)
-            master = os.getpid()
         os.close(terminal)
-        if config.pidfile:
-            pidfile = Pidfile.write(config.pidfile, config.origins.get("pidfile", ""))
+        if pidfile is not None:
+            pidfile.write()
+        for note in notes:
+            line(note)
         signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.BLOCKED)
         if identity is not None:
             privileges.drop(identity)
             line(f"dropped root for good: uid {identity.uid}, gid {identity.gid}, groups {list(identity.groups)}")
         privileges.harden(no_new_privs=identity is not None)
-        line(f"spawned uwsgi-tls master process (pid: {master})")
+        line(f"spawned uwsgi-tls master process (pid: {os.getpid()})")
         return supervisor.Supervisor(
-            Task(config, served, nodes, access_log, master),
-            reopen=lambda: open_endpoints(bound.https),
+            Task(config, served, nodes, access_log, os.getpid()),
+            reopen=lambda: open_endpoints(bound.https, line),
             started=starter.report,
             masters_own=lambda: close_masters_own(starter, pidfile),
         ).run()
@@ -73,12 +74,12 @@ def run(config: Config) -> int:
         starter.report(EXIT_UNSAFE)
 
 
-def open_endpoints(sockets: Sequence[HttpsSocket]) -> list[Listener]:
+def open_endpoints(sockets: Sequence[HttpsSocket], warn: Callable[[str], None]) -> list[Listener]:
     """Reads certificates and keys and builds the TLS context of each https listener. Raises ConfigError."""
     served = []
     for https in sockets:
         for warning in certificates.verify_files(https.option).warnings:
-            line(warning)
+            warn(warning)
         endpoint = Endpoint(context=tls.build_context(https.option), port=https.port, name=https.name)
         served.append(Listener(https.socket, endpoint, int(https.socket.family)))
     return served

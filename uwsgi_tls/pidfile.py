@@ -15,15 +15,19 @@ class Pidfile:
     fd: int
 
     @classmethod
-    def write(cls, path: str, where: str = "") -> Self:
-        """Writes the pid of this process. Raises ConfigError."""
+    def open(cls, path: str, where: str = "") -> Self:
+        """Makes the file, or empties it. Raises ConfigError."""
+        path = os.path.abspath(path)
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             os.ftruncate(fd, 0)
-            os.write(fd, f"{os.getpid()}\n".encode())
         except OSError as error:
             raise ConfigError("pidfile", path, error.strerror or str(error), where) from None
         return cls(path, fd)
+
+    def write(self) -> None:
+        """Writes the pid of this process."""
+        os.write(self.fd, f"{os.getpid()}\n".encode())
 
     def remove(self) -> None:
         """Removes the file; where the user may not remove it, leaves it empty, which names no process either."""

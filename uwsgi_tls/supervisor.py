@@ -27,7 +27,7 @@ EXIT_STOPPED = 0
 EXIT_FAILED = 1
 
 # Those that tell of a fault in this very process must not be blocked (pthread_sigmask(3)), and stopping a job from the
-# terminal stays what it is.
+# terminal stays what it is. SIGPIPE stays ignored: taken here, each line that says so would bring about the next.
 _LEFT_ALONE = {
     signal.SIGKILL,
     signal.SIGSTOP,
@@ -40,6 +40,7 @@ _LEFT_ALONE = {
     signal.SIGSYS,
     signal.SIGTSTP,
     signal.SIGCONT,
+    signal.SIGPIPE,
 }
 BLOCKED = signal.valid_signals() - _LEFT_ALONE
 

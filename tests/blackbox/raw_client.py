@@ -53,6 +53,7 @@ class Client:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.load_verify_locations(pki().ca.crt)
         context.maximum_version = newest
+        context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # which Python sets, and which takes any end for a good one
         if certificate is not None:
             context.load_cert_chain(certificate.crt, certificate.key_file)
         raw = socket.socket()
@@ -120,14 +121,17 @@ class Client:
     def assert_ended(self) -> None:
         """The server sends nothing more, not a byte, and ends TLS and TCP in due form."""
         assert not self._left, f"bytes that nobody asked for: {self._left!r}"
-        more = self.tls.recv(READ_BYTES)  # b"" for close_notify; a bare TCP end would raise SSLEOFError
+        more = self.tls.recv(READ_BYTES)  # b"" for close_notify; a bare TCP end would raise SSLError
         assert not more, f"bytes that nobody asked for: {more!r}"
 
-    def assert_cut(self) -> None:
-        """The server has ended the connection in a way that the response before cannot pass for complete."""
-        with contextlib.suppress(ssl.SSLEOFError, ConnectionResetError):
+    def ends_cleanly(self) -> bool:
+        """Read to the end; whether the server said that it was the end, so that what came can pass for complete."""
+        try:
             while self.tls.recv(READ_BYTES):
                 pass
+        except (ssl.SSLError, ConnectionResetError):
+            return False
+        return True
 
     def reset(self) -> None:
         """Leave without a word: the server gets a TCP reset (socket(7), SO_LINGER 0)."""

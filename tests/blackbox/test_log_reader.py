@@ -1,4 +1,4 @@
-"""Whoever reads our log may go away, as when the `tee` behind a pipe is killed: the service goes on, and can be stopped."""
+"""Whoever reads our log may go away, as a killed `tee` behind a pipe does: the service goes on, and can be stopped."""
 
 from __future__ import annotations
 

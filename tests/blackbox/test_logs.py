@@ -23,9 +23,9 @@ def application(environ, start_response):
     return [body]
 """
 
-# SPEC: uWSGI 2.0's own line, recorded.
+# uWSGI 2.0's own line (core/logging.c, uwsgi_logit_simple).
 DEFAULT = re.compile(
-    r"\[pid: (?P<pid>\d+)\|app: 0\|req: (?P<req>\d+)/\d+\] (?P<addr>[\d.]+) \(\) \{(?P<vars>\d+) vars in \d+ bytes\}"
+    r"\[pid: (?P<pid>\d+)\|app: 0\|req: (?P<req>\d+)/\d+\] (?P<addr>[\d.]+) \(\) \{(?P<vars>\d+) vars in (?P<pktsize>\d+) bytes\}"
     r" \[\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}\] (?P<method>\S+) (?P<uri>\S+) => generated (?P<rsize>\d+) bytes"
     r" in \d+ msecs \((?P<proto>\S+) (?P<status>\d+)\) (?P<headers>\d+) headers in (?P<hsize>\d+) bytes"
     r" \(1 switches on core \d+\)"
@@ -53,8 +53,9 @@ def test_default_line(site: Site) -> None:
     assert match, line
     assert match["pid"] == str(site.worker.pid)
     assert (match["addr"], match["method"], match["uri"]) == ("127.0.0.1", "GET", "/a%20b/c?x=1&y=2")
-    assert (match["rsize"], match["proto"], match["status"], match["headers"]) == ("627", "HTTP/1.1", "200", "2")
+    assert (match["rsize"], match["proto"], match["status"], match["headers"]) == ("627", "HTTP/1.1", "200", "3")
     assert int(match["vars"]) >= 12
+    assert int(match["pktsize"]) > 12 * 4  # each has two lengths of two bytes
     assert 66 < int(match["hsize"]) < 200
 
 

@@ -376,7 +376,7 @@ def test_application(site: Site, case: Case) -> None:
     with site.connect() as client:
         client.send(get(f"/{case.name}"))
         if case.status == CUT:
-            client.assert_cut()
+            assert not client.ends_cleanly()
         else:
             answer = client.answer()
             assert (answer.status, answer.body) == (case.status, case.body)
@@ -404,7 +404,7 @@ def assert_logged(site: Site, before: int, case: Case) -> None:
             return True
         with site.connect() as client:
             client.send(get(f"/{case.name}", "Connection: close"))
-            client.assert_cut()
+            client.ends_cleanly()
         return False
 
     wait_until(logged, 5.0, lambda: f"no {case.log!r} in the log")
@@ -415,7 +415,7 @@ def test_a_cut_response_cannot_pass_for_complete(site: Site) -> None:
     for name in ("raises_mid_body", "raises_mid_length", "too_few_bytes", "changed_mind_too_late"):
         with site.connect() as client:
             client.send(get(f"/{name}"))
-            with pytest.raises(Exception, match=r"EOF occurred|peer closed connection|reset by peer"):
+            with pytest.raises(Exception, match=r"(?i)eof|reset by peer"):
                 client.answer()
 
 

@@ -26,6 +26,9 @@ def variables(exchange: Exchange) -> list[tuple[str, str]]:
         # The chunks have been put together, so the length is known now (RFC 3875, 4.1.2).
         pairs.append(("CONTENT_LENGTH", str(exchange.body.size)))
     exchange.variables = len(pairs)
+    if exchange.connection.service.access_log is not None:
+        # As long as the packet that would carry them, which is what uWSGI's line means by it.
+        exchange.variables_size = sum(4 + len(name) + len(value) for name, value in pairs)
     return pairs
 
 
