@@ -287,6 +287,22 @@ def test_a_client_that_leaves_a_file(wire: Wire, tmp_path: Path, capacity: int) 
     assert (file.closes, wire.closed, wire.resumed) == (1, True, 0)
 
 
+@pytest.mark.parametrize("blocks", [(), (b"more",)])
+def test_an_application_that_raises_while_its_client_is_slow(wire: Wire, blocks: tuple[bytes, ...]) -> None:
+    """The lounge has the connection, so only its sweep may close it: a deadline in the past makes that soon."""
+
+    def fail() -> None:
+        raise RuntimeError
+
+    wire.capacity = 10
+    body = Blocks(BIG, *blocks, fail)
+    assert not call(wire, answering(body))
+    assert (body.closes, wire.closed, wire.deadline) == (1, False, 0.0)
+    wire.drain()  # the client may have read some before the sweep
+    assert (wire.closed, wire.resumed) == (True, 0)
+    assert len(wire.body) < len(BIG)
+
+
 def test_the_log_tells_what_was_sent(wire: Wire) -> None:
     records: list[AccessRecord] = []
     wire.service.access_log = cast(AccessLog, SimpleNamespace(write=records.append))

@@ -17,13 +17,12 @@ class Pidfile:
     @classmethod
     def open(cls, path: str, where: str = "") -> Self:
         """Makes the file, or empties it. Raises ConfigError."""
-        path = os.path.abspath(path)
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             os.ftruncate(fd, 0)
         except OSError as error:
             raise ConfigError("pidfile", path, error.strerror or str(error), where) from None
-        return cls(path, fd)
+        return cls(os.path.abspath(path), fd)
 
     def write(self) -> None:
         """Writes the pid of this process."""

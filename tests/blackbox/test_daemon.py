@@ -106,9 +106,9 @@ def test_it_returns_when_it_serves(place: Path) -> None:
         if is_root:
             assert os.readlink(f"/proc/{master.pid}/fd/0") == "/dev/null"
             assert {os.readlink(f"/proc/{master.pid}/fd/{number}") for number in (1, 2)} == {str(log)}
-        text = log.read_text()
-        assert "generation 1 is serving with 2 workers" in text
-        assert "GET / " in text
+        # The line of a request is written when its answer is on its way.
+        wait_until(lambda: "GET / " in log.read_text(), COMMAND_SECONDS, log.read_text)
+        assert "generation 1 is serving with 2 workers" in log.read_text()
         assert log.stat().st_mode & 0o777 == 0o640
     assert "goodbye to uwsgi-tls" in log.read_text()
 

@@ -11,13 +11,15 @@ import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import h11
 import pytest
+from pki import pki
 
-from .raw_client import DESCRIPTORS, READ_BYTES, Client, Site, chunked, get, post, serving
-from .server import curl, wait_until
+from .raw_client import DESCRIPTORS, PORT, READ_BYTES, Client, Site, chunked, get, post, serving
+from .server import Daemon, command, curl, loopback, wait_until
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -112,11 +114,11 @@ def numbered(total: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One server for most tests here. It must come through all of them with the same worker and without a traceback."""
+    """One server for most tests here. It must come through all with its worker, its threads, and no traceback."""
     with serving(tmp_path_factory.mktemp("http"), APPLICATION, "--threads", "2") as site:
-        worker = site.worker.pid
+        worker, threads = site.worker.pid, site.worker.status()["Threads"]
         yield site
-        assert site.worker.pid == worker
+        assert (site.worker.pid, site.worker.status()["Threads"]) == (worker, threads)
         assert "Traceback" not in site.daemon.log
         assert "defect" not in site.daemon.log
 
@@ -224,6 +226,24 @@ def test_an_empty_line_before_a_request(site: Site) -> None:
     with site.connect() as client:
         client.send(post("/echo?1", b"body") + b"\r\n" + get("/echo?2"))
         assert [json.loads(client.answer().body)["QUERY_STRING"] for _ in range(2)] == ["1", "2"]
+
+
+def test_date(site: Site) -> None:
+    """RFC 9110, 6.6.1: an origin server with a clock sends one."""
+    date = parsedate_to_datetime(site.ask(get("/echo")).headers["date"])
+    assert abs(date.timestamp() - time.time()) < 5
+
+
+@pytest.mark.parametrize("path", ["/echo", f"/big?list={BIG_BYTES}", f"/big?generator={BIG_BYTES}"])
+def test_a_client_that_says_it_sends_no_more_is_answered(site: Site, path: str) -> None:
+    """It may close its half of the TCP connection and wait (RFC 9112, 9.6)."""
+    with site.connect() as client:
+        client.send(get(path))
+        socket.socket.shutdown(client.tls, socket.SHUT_WR)  # the SSLSocket's own would forget that there is TLS
+        received = [0]
+        answer = client.answer(sink=lambda block: received.append(len(block)))
+        assert answer.status == 200
+        assert path == "/echo" or sum(received) == BIG_BYTES
 
 
 # --- HTTP/1.0 -------------------------------------------------------------------------------------------
@@ -554,6 +574,35 @@ def test_a_refusal_survives_what_the_client_still_sends(site: Site) -> None:
         for _ in range(50):
             client.send(bytes(20_000))
         assert client.answer().status == 413
+
+
+def test_no_room_on_the_disk(tmp_path: Path) -> None:
+    """The request is refused, or its response cut, and the server goes on. RLIMIT_FSIZE stands for a full disk."""
+    (tmp_path / "app.py").write_text(APPLICATION)
+    host, server = loopback(), pki().server_ec
+    listener = f"{host}:{PORT},{server.crt},{server.key_file}"
+    full = ["prlimit", "--fsize=200000", *command("--https", listener, "--wsgi-file", "app.py")]
+    with Daemon(full, cwd=tmp_path) as daemon:
+        daemon.wait_for_workers(1)
+        site = Site(daemon, (host, PORT))
+        base = site.descriptors()
+        for request in (post("/digest", bytes(300_000)), chunked("/digest", bytes(300_000), 5000)):
+            with site.connect() as client:
+                client.send(request)
+                answer = client.answer()
+                assert (answer.status, answer.headers["connection"]) == (503, "close")
+                client.assert_ended()
+        daemon.wait_for_line("503: its body cannot be stored: File too large")
+        for kind in ("list", "generator", "write"):
+            with site.connect(receive_buffer_bytes=4096) as client:
+                client.send(get(f"/big?{kind}={BIG_BYTES}"))
+                client.peek()
+                assert site.ask(post("/digest", bytes(100_000))).status == 200
+                assert not client.ends_cleanly()
+        daemon.wait_for_line("could not be stored: .*File too large")
+        site.wait_for_descriptors(base)
+        assert "Traceback" not in daemon.log
+        assert "defect" not in daemon.log
 
 
 # --- what is not TLS ------------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ def application(environ, start_response):
 
 # uWSGI 2.0's own line (core/logging.c, uwsgi_logit_simple).
 DEFAULT = re.compile(
-    r"\[pid: (?P<pid>\d+)\|app: 0\|req: (?P<req>\d+)/\d+\] (?P<addr>[\d.]+) \(\) \{(?P<vars>\d+) vars in (?P<pktsize>\d+) bytes\}"
+    r"\[pid: (?P<pid>\d+)\|app: 0\|req: (?P<req>\d+)/\d+\] (?P<addr>[\d.]+) \(\)"
+    r" \{(?P<vars>\d+) vars in (?P<pktsize>\d+) bytes\}"
     r" \[\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}\] (?P<method>\S+) (?P<uri>\S+) => generated (?P<rsize>\d+) bytes"
     r" in \d+ msecs \((?P<proto>\S+) (?P<status>\d+)\) (?P<headers>\d+) headers in (?P<hsize>\d+) bytes"
     r" \(1 switches on core \d+\)"
