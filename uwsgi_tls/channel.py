@@ -14,8 +14,6 @@ from uwsgi_tls import tls
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.lounge import READ, WRITE
 
-RECORD_BYTES = 16384  # RFC 8446, 5.1: a read of this size leaves nothing decrypted behind in OpenSSL
-
 
 class Channel:
     __slots__ = ("_tls", "want")
@@ -42,7 +40,7 @@ class Channel:
     def receive(self) -> bytes:
         """What one record holds; empty when nothing is there now. Raises Gone."""
         try:
-            return self._tls.recv(RECORD_BYTES)
+            return tls.receive(self._tls)
         except SSL.WantReadError:
             self.want = READ
         except SSL.WantWriteError:
@@ -60,12 +58,12 @@ class Channel:
         """
         sent, total = 0, len(data)
         try:
-            sent = self._tls.send(data)
+            sent = tls.send(self._tls, data)
             if sent < total:
                 # One record a call: in partial-write mode OpenSSL returns after each, SSL_CTX_set_mode(3).
                 view = memoryview(data)
                 while sent < total:
-                    sent += self._tls.send(view[sent:])
+                    sent += tls.send(self._tls, view[sent:])
         except (SSL.WantWriteError, SSL.WantReadError):
             return sent
         except SSL.Error as error:

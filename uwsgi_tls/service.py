@@ -144,6 +144,11 @@ class Service:
     def run_queued(self) -> None:
         """Between two turns of a service thread: the requests that waited for room."""
         while (exchange := self.room.next()) is not None:
+            if exchange.over:  # its client has not waited: the application is not troubled
+                self.room.leave()
+                if exchange.body is not None:
+                    exchange.body.close()
+                continue
             try:
                 if self._run(exchange):
                     exchange.connection.resume()

@@ -8,6 +8,7 @@ where another thread's connection would raise it. Policy: Mozilla's guidelines 6
 
 import hashlib
 import os
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,7 @@ INTERMEDIATE_CIPHERS = (
     ":ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
 NEVER_CIPHERS = ":!aNULL:!eNULL:!PSK:!SRP"  # "HIGH" alone has suites without any certificate: openssl-ciphers(1)
+RECORD_BYTES = 16384  # RFC 8446, 5.1: a read of this size leaves nothing decrypted behind in OpenSSL
 SESSION_SECONDS = 300  # uWSGI's; a resumed session is not verified again, so a revoked certificate lives this long
 VERIFY_DEPTH = 4  # intermediate CAs between a client's certificate and a trusted one
 
@@ -35,6 +37,8 @@ _MODE_ACCEPT_MOVING_WRITE_BUFFER = 0x2  # a retried write may come from another 
 _NEEDED = (
     "OPENSSL_free",
     "SSL_get_verify_result",
+    "SSL_read",
+    "SSL_write",
     "X509_NAME_oneline",
     "X509_get_issuer_name",
     "X509_get_subject_name",
@@ -44,6 +48,7 @@ _missing = [name for name in _NEEDED if not hasattr(_lib, name)]
 if _missing:  # better no start than certificates whose verification nobody can read
     raise ImportError(f"this version of cryptography does not have {', '.join(_missing)}")
 
+_scratch = threading.local()  # where a thread's records are decrypted to
 _HTTPS_ON = (("HTTPS", "on"),)
 _REASONS = {
     "http request": "plain HTTP on the HTTPS port",
@@ -170,6 +175,29 @@ def _select_http11(connection: SSL.Connection, offered: Sequence[bytes]) -> Any:
     return b"http/1.1" if b"http/1.1" in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
 
+def receive(conn: SSL.Connection) -> bytes:
+    """`conn.recv` of one record. Raises as that does.
+
+    It and `send` are called for every request, and what pyOpenSSL does around the library's own functions (a new
+    buffer, a look at the type, an inspection of every result) costs as much as they do.
+    """
+    buffer: Any = getattr(_scratch, "buffer", None)
+    if buffer is None:
+        buffer = _scratch.buffer = _ffi.new("char[]", RECORD_BYTES)
+    count = _lib.SSL_read(_ssl(conn), buffer, RECORD_BYTES)
+    if count <= 0:
+        _raise(conn, count)
+    return bytes(_ffi.buffer(buffer, count))
+
+
+def send(conn: SSL.Connection, data: bytes | memoryview) -> int:
+    """`conn.send`: how many bytes were taken, which may be a record's worth. Raises as that does. Never of no bytes."""
+    count: int = _lib.SSL_write(_ssl(conn), _ffi.from_buffer(data), len(data))
+    if count <= 0:
+        _raise(conn, count)
+    return count
+
+
 def client_variables(conn: SSL.Connection, export_cert: bool) -> tuple[tuple[str, str], ...]:
     """The variables that tell a backend of TLS and of the client's certificate, names and order as uWSGI's https.c.
 
@@ -256,6 +284,10 @@ def _resumed(conn: SSL.Connection) -> bool:
 
 def _ssl(conn: SSL.Connection) -> Any:
     return conn._ssl
+
+
+def _raise(conn: SSL.Connection, result: int) -> None:
+    conn._raise_ssl_error(_ssl(conn), result)
 
 
 def _pointer(certificate: crypto.X509) -> Any:

@@ -1,0 +1,102 @@
+"""pidfile.py: made, written, removed or emptied, and never another's."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from uwsgi_tls.errors import ConfigError
+from uwsgi_tls.pidfile import Pidfile
+
+
+def test_life(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    pidfile = Pidfile.open(str(path))
+    assert path.read_text() == ""
+    pidfile.write()
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert not os.get_inheritable(pidfile.fd)
+    pidfile.remove()
+    assert not path.exists()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(pidfile.fd)
+
+
+def test_what_stood_in_it_is_gone(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    path.write_text("4194303 and much more\n")
+    pidfile = Pidfile.open(str(path))
+    pidfile.write()
+    assert path.read_text() == f"{os.getpid()}\n"
+    pidfile.remove()
+
+
+def test_where_it_cannot_be_removed_it_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> None:
+        raise PermissionError(13, "Permission denied", path)
+
+    path = tmp_path / "pid"
+    pidfile = Pidfile.open(str(path))
+    pidfile.write()
+    monkeypatch.setattr(os, "unlink", refuse)
+    pidfile.remove()
+    assert path.read_text() == ""
+
+
+def replace(path: Path) -> None:
+    path.unlink()
+    path.write_text("1\n")
+
+
+def link(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_text("1\n")
+    path.unlink()
+    path.symlink_to(other)
+
+
+@pytest.mark.parametrize("become_anothers", [replace, link])
+def test_anothers_is_left_alone(tmp_path: Path, become_anothers: Callable[[Path], None]) -> None:
+    path = tmp_path / "pid"
+    pidfile = Pidfile.open(str(path))
+    pidfile.write()
+    become_anothers(path)
+    pidfile.remove()
+    assert path.read_text() == "1\n"
+
+
+def test_it_may_be_gone_already(tmp_path: Path) -> None:
+    pidfile = Pidfile.open(str(tmp_path / "pid"))
+    (tmp_path / "pid").unlink()
+    pidfile.remove()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_relative_path_survives_a_change_of_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pidfile = Pidfile.open("pid")
+    monkeypatch.chdir("/")
+    pidfile.remove()
+    assert os.listdir(tmp_path) == []
+
+
+def symbolic_link(path: Path) -> None:
+    path.symlink_to(path.with_name("precious"))
+
+
+@pytest.mark.parametrize(
+    ("make", "cause"),
+    [
+        pytest.param(Path.mkdir, "Is a directory", id="directory"),
+        pytest.param(symbolic_link, "Too many levels of symbolic links", id="link"),
+        pytest.param(lambda path: os.rmdir(path.parent), "No such file or directory", id="no directory"),
+    ],
+)
+def test_refused(tmp_path: Path, make: Callable[[Path], object], cause: str) -> None:
+    (tmp_path / "run").mkdir()
+    path = tmp_path / "run" / "pid"
+    make(path)
+    with pytest.raises(ConfigError) as caught:
+        Pidfile.open(str(path), "x.ini:3")
+    assert str(caught.value) == f"pidfile = {path}: {cause} (x.ini:3)"

@@ -1,0 +1,158 @@
+"""service.py: room for applications, complaints in measure, the date, and requests that had to wait for room."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from uwsgi_tls import service as module
+from uwsgi_tls.exchange import Exchange
+from uwsgi_tls.gone import Gone
+from uwsgi_tls.lounge import Lounge
+from uwsgi_tls.service import COMPLAINTS_PER_SECOND, Complaints, Limits, Room, Service
+
+LIMITS = Limits(1, 1, 1, 1, 1, 4096, 100, 0, 1000)
+
+
+class Waiting:
+    """What an exchange and its connection are to the room: what was done to them."""
+
+    def __init__(self, name: str, over: bool = False) -> None:
+        self.name = name
+        self.over = over
+        self.done: list[str] = []
+        self.body = SimpleNamespace(close=lambda: self.done.append("body closed"))
+        self.connection = SimpleNamespace(
+            resume=lambda: self.done.append("resumed"),
+            close=lambda: self.done.append("closed"),
+            crashed=lambda: self.done.append("crashed"),
+        )
+
+
+def exchange(name: str, over: bool = False) -> Exchange:
+    return cast(Exchange, Waiting(name, over))
+
+
+class Backend:
+    blocking = True
+
+    def __init__(self, handle: Callable[[Exchange], bool]) -> None:
+        self.handle = handle
+
+
+def a_service(handle: Callable[[Exchange], bool], *, threads: int = 1, blocking: bool = True) -> Service:
+    backend = Backend(handle)
+    backend.blocking = blocking
+    return Service(LIMITS, Lounge(1), backend, Room(threads), export_cert=False, worker=1, pid=1)
+
+
+# --- room -------------------------------------------------------------------------------------
+
+
+def test_room_is_for_so_many_and_the_rest_queues_in_order() -> None:
+    room, (a, b, c, d) = Room(2), (exchange(name) for name in "abcd")
+    assert [room.enter(each) for each in (a, b, c, d)] == [True, True, False, False]
+    assert room.next() is None
+    room.leave()
+    assert room.next() is c
+    assert room.next() is None
+    room.leave()
+    room.leave()
+    assert room.next() is d
+    assert room.next() is None
+    assert room.enter(a) is True
+    assert room.enter(b) is False
+
+
+def test_a_backend_that_does_not_block_needs_no_room() -> None:
+    service = a_service(lambda exchange: True, threads=0, blocking=False)
+    assert service.dispatch(exchange("a")) is True
+
+
+def test_room_is_left_whatever_the_application_did() -> None:
+    def fail(exchange: Exchange) -> bool:
+        raise Gone("the client has left")
+
+    service = a_service(fail)
+    for _ in range(3):
+        with pytest.raises(Gone):
+            service.dispatch(exchange("a"))
+
+
+def test_those_who_waited_are_served_between_turns() -> None:
+    """However the application ends: one thread serves them all, and goes on."""
+    outcomes: dict[str, object] = {"done": True, "later": False, "left": Gone("left"), "defect": ValueError("no")}
+    served: list[str] = []
+
+    def handle(exchange: Exchange) -> bool:
+        name = cast(Waiting, exchange).name
+        served.append(name)
+        outcome = outcomes[name]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return bool(outcome)
+
+    service = a_service(handle)
+    assert service.room.enter(exchange("holds the only place"))
+    waiting = [exchange(name) for name in outcomes]
+    assert [service.dispatch(each) for each in waiting] == [False] * 4
+    service.run_queued()
+    assert served == []
+    service.room.leave()
+    service.run_queued()
+    assert served == list(outcomes)
+    assert [cast(Waiting, each).done for each in waiting] == [["resumed"], [], ["closed"], ["crashed"]]
+
+
+def test_who_has_left_meanwhile_costs_no_call() -> None:
+    """Nor the place: who waits behind is served."""
+    served: list[Exchange] = []
+
+    def handle(exchange: Exchange) -> bool:
+        served.append(exchange)
+        return True
+
+    service = a_service(handle)
+    assert service.room.enter(exchange("holds the only place"))
+    left, stays = exchange("left", over=True), exchange("stays")
+    for each in (left, left, stays):
+        service.dispatch(each)
+    service.room.leave()
+    service.run_queued()
+    assert served == [stays]
+    assert cast(Waiting, left).done == ["body closed"] * 2
+
+
+# --- complaints and the date ------------------------------------------------------------------
+
+
+def test_complaints_are_few_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What clients can bring about must not fill the disk; how much was left out is told."""
+    now, said = 100.0, list[str]()
+    monkeypatch.setattr(module, "line", said.append)
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now))
+    complain = Complaints()
+    for number in range(1000):
+        complain(f"number {number}")
+    assert said == [f"number {number}" for number in range(COMPLAINTS_PER_SECOND)]
+    now = 101.5
+    complain("the next second")
+    assert said[COMPLAINTS_PER_SECOND:] == [
+        f"{1000 - COMPLAINTS_PER_SECOND} more lines like the last were left out",
+        "the next second",
+    ]
+    now = 102.5
+    complain("nothing was left out")
+    assert said[-1] == "nothing was left out"
+    assert len(said) == COMPLAINTS_PER_SECOND + 3
+
+
+def test_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 784111777.9
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: now))
+    service = a_service(lambda exchange: True)
+    assert service.date() == "Sun, 06 Nov 1994 08:49:37 GMT"  # RFC 9110, 5.6.7
+    assert service.date() is service.date()
+    now += 0.2
+    assert service.date() == "Sun, 06 Nov 1994 08:49:38 GMT"
