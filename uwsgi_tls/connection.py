@@ -99,7 +99,7 @@ class Connection:
             exchange.client_gone()
         else:
             if self.step == self._more_head:
-                return self.finish()  # RFC 9112, 9.8: with a closure alert
+                return self.finish(linger=False)  # RFC 9112, 9.8: with a closure alert
             if self.step == self._more_handshake:
                 self._complain("TLS handshake did not finish in time")
             self.close()
@@ -311,7 +311,7 @@ class Connection:
         self.exchange = exchange
         if exchange.fail(bad.status, bad.reason):
             self.exchange = None
-            self.finish(linger=True)
+            self.finish()
 
     # Input and output.
 
@@ -355,10 +355,10 @@ class Connection:
         if self._idle:
             self.deadline = min(self.deadline, when)
 
-    def finish(self, linger: bool = False) -> None:
-        """Ends the connection politely: close_notify, then the TCP end, lingering where unread bytes may come."""
+    def finish(self, linger: bool = True) -> None:
+        """Ends the connection politely: close_notify, then the TCP end, lingering after a response (RFC 9112, 9.6)."""
         self.channel.shutdown()
-        if linger or self.buffer:
+        if linger:
             return self._linger()
         return self.close()
 

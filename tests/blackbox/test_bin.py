@@ -66,8 +66,7 @@ def test_setup_names_what_is_missing(tmp_path: Path) -> None:
     """Where it may not install, it prints the one line that does and touches nothing."""
     checkout = tmp_path / "checkout"
     shutil.copytree(BIN, checkout / "bin")
-    for name in ("pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, checkout)
+    shutil.copy(ROOT / "pyproject.toml", checkout)
     tools = tmp_path / "tools"
     tools.mkdir()
     for tool in ("sh", "cat", "dirname", "flock", "id", "readlink", "sed", "sha256sum"):
@@ -81,7 +80,7 @@ def test_setup_names_what_is_missing(tmp_path: Path) -> None:
         r"\bcurl gcc libc6-dev libcap-dev python3-dev\n",
         answer.stderr,
     ), answer.stderr
-    assert sorted(path.name for path in checkout.iterdir()) == ["bin", "constraints.txt", "pyproject.toml"]
+    assert sorted(path.name for path in checkout.iterdir()) == ["bin", "pyproject.toml"]
 
 
 def test_setup_unknown_option() -> None:

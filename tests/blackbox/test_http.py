@@ -605,6 +605,18 @@ def test_no_room_on_the_disk(tmp_path: Path) -> None:
         assert "defect" not in daemon.log
 
 
+@pytest.mark.parametrize("extra", [b"\r\n", bytes(100_000)], ids=["an empty line", "much"])
+def test_a_last_response_survives_what_the_client_still_sends(site: Site, extra: bytes) -> None:
+    """As above, after a response that takes a while to be read; old browsers send an empty line after every body."""
+    with site.connect(receive_buffer_bytes=4096) as client:
+        client.send(post(f"/big?list={MIB}", b"body", "Connection: close"))
+        client.peek()
+        with contextlib.suppress(ssl.SSLError, OSError):  # the answer is what counts
+            client.send(extra)
+        assert client.answer().body == numbered(MIB)
+        client.assert_ended()
+
+
 # --- what is not TLS ------------------------------------------------------------------------------------
 
 

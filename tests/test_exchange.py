@@ -1,0 +1,497 @@
+"""exchange.py: every byte of a response, in order, whatever the client takes of it and whoever gives up when.
+
+A `Wire` stands in for the connection: it takes as much as it is told and is drained by hand, or by another thread.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uwsgi_tls import exchange as module
+from uwsgi_tls.connection import Connection
+from uwsgi_tls.exchange import STATUS_CLIENT_LEFT, Exchange
+from uwsgi_tls.gone import Gone
+from uwsgi_tls.http import head_end, parse_head
+from uwsgi_tls.logs import AccessLog, AccessRecord
+from uwsgi_tls.lounge import Lounge
+from uwsgi_tls.response import BadResponse
+from uwsgi_tls.service import Backend, Limits, Room, Service
+
+LIMITS = Limits(1, 1, 1, 1, 1, 4096, 100, 0, memory_bytes=1000)
+ALL = 1 << 40
+NO_BACKEND = cast(Backend, None)
+
+
+@dataclass
+class Wire:
+    """A connection's place."""
+
+    service: Service
+    capacity: int = ALL
+    left: bool = False  # the client
+    taken: bytearray = field(default_factory=bytearray)
+    step: Callable[[int], None] | None = None  # parked until the client has read some
+    closed: bool = False
+    resumed: int = 0
+    waits_for_answer: int = 0
+    deadline: float = 1.0
+    exchange: Exchange | None = None
+    peer: tuple[str, str] = ("192.0.2.1", "4711")
+
+    def write(self, data: bytes) -> int:
+        if self.left:
+            raise Gone("reset")
+        sent = min(len(data), self.capacity)
+        self.taken += data[:sent]
+        self.capacity -= sent
+        return sent
+
+    def wait_to_write(self, step: Callable[[int], None]) -> None:
+        self.deadline, self.step = 1.0, step
+
+    def wait_for_answer(self) -> None:
+        self.waits_for_answer += 1
+
+    def resume(self) -> None:
+        self.resumed += 1
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            assert self.exchange is not None
+            self.exchange.client_gone()
+
+    def drain(self, capacity: int = ALL) -> None:
+        """The client reads so much: what the lounge and Connection.ready do then."""
+        self.capacity = capacity
+        step, self.step = self.step, None
+        assert step is not None, "not parked"
+        try:
+            step(0)
+        except Gone:
+            self.close()
+
+
+class Log:
+    """An access log that keeps its records."""
+
+    def __init__(self) -> None:
+        self.records: list[AccessRecord] = []
+
+    def write(self, record: AccessRecord) -> None:
+        self.records.append(record)
+
+
+def an_exchange(
+    request: str = "GET /x HTTP/1.1\r\nHost: h\r\n\r\n", capacity: int = ALL, limits: Limits = LIMITS
+) -> tuple[Exchange, Wire, Log]:
+    log = Log()
+    service = Service(limits, Lounge(1), NO_BACKEND, Room(1), export_cert=False, worker=3, pid=77)
+    service.access_log = cast(AccessLog, log)
+    raw = request.encode()
+    head = parse_head(raw[: head_end(raw, 4096)], 100) if request else None
+    wire = Wire(service, capacity)
+    wire.exchange = Exchange(cast(Connection, wire), head)
+    return wire.exchange, wire, log
+
+
+def body_of(wire: Wire) -> bytes:
+    return bytes(wire.taken.partition(b"\r\n\r\n")[2])
+
+
+def head_of(wire: Wire) -> str:
+    return wire.taken.partition(b"\r\n\r\n")[0].decode()
+
+
+HTTP_1_0 = "GET /x HTTP/1.0\r\nHost: h\r\n\r\n"
+HEAD = "HEAD /x HTTP/1.1\r\nHost: h\r\n\r\n"
+CLOSE = "GET /x HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
+LENGTH_5 = [("Content-Length", "5")]
+
+
+@pytest.mark.parametrize(
+    ("request_text", "status", "headers", "blocks", "body", "stays"),
+    [
+        pytest.param("", "200 OK", LENGTH_5, [b"hello"], b"hello", False, id="a request that could not be read"),
+        pytest.param(None, "200 OK", LENGTH_5, [b"he", b"", b"llo"], b"hello", True, id="length"),
+        pytest.param(None, "200 OK", [], [b"he", b"", b"llo"], b"2\r\nhe\r\n3\r\nllo\r\n0\r\n\r\n", True, id="chunks"),
+        pytest.param(None, "200 OK", [], [], b"0\r\n\r\n", True, id="no block"),
+        pytest.param(HTTP_1_0, "200 OK", [], [b"he", b"llo"], b"hello", False, id="until the end"),
+        pytest.param(HTTP_1_0, "200 OK", LENGTH_5, [b"hello"], b"hello", False, id="1.0 with a length"),
+        pytest.param(HEAD, "200 OK", LENGTH_5, [b"hello"], b"", True, id="HEAD"),
+        pytest.param(HEAD, "200 OK", [], [b"hello"], b"", True, id="HEAD of chunks"),
+        pytest.param(None, "204 No Content", [], [b"hello"], b"", True, id="204"),
+        pytest.param(None, "304 Not Modified", LENGTH_5, [b"hello"], b"", True, id="304"),
+        pytest.param(CLOSE, "200 OK", LENGTH_5, [b"hello"], b"hello", False, id="close"),
+        pytest.param(None, "200 OK", LENGTH_5, [b"hel", b"lo, world", b"!"], b"hello", False, id="too long"),
+        pytest.param(None, "200 OK", [*LENGTH_5, ("Connection", "close")], [b"hello"], b"hello", False, id="told to"),
+    ],
+)
+@pytest.mark.parametrize("capacity", [ALL, 0])
+def test_framing(
+    request_text: str | None,
+    status: str,
+    headers: list[tuple[str, str]],
+    blocks: list[bytes],
+    body: bytes,
+    stays: bool,
+    capacity: int,
+) -> None:
+    """The same bytes for a client that takes all at once and for one that takes nothing at first."""
+    exchange, wire, log = an_exchange(*(() if request_text is None else (request_text,)), capacity=capacity)
+    exchange.start(status, headers)
+    assert not exchange.begun
+    for block in blocks:
+        exchange.write(block)
+    assert exchange.finish() is (capacity == ALL)
+    if capacity == 0:
+        assert log.records == []
+        wire.drain()
+        assert wire.resumed == 1
+    assert body_of(wire) == body
+    assert head_of(wire).startswith(f"HTTP/1.1 {status}\r\n")
+    assert exchange.keep_alive is stays
+    (record,) = log.records
+    sent = b"" if not body or body.startswith(b"0") else b"hello"
+    assert (record.status, record.size, record.worker, record.pid) == (int(status[:3]), len(sent), 3, 77)
+    assert record.headers_size == len(head_of(wire)) + 4
+
+
+def test_head_and_first_block_go_together() -> None:
+    """One TLS record and one segment, not two."""
+    exchange, wire, _ = an_exchange()
+    writes: list[int] = []
+    take = wire.write
+    wire.write = lambda data: writes.append(len(data)) or take(data)  # type: ignore[method-assign,func-returns-value]
+    exchange.start("200 OK", LENGTH_5)
+    exchange.write(b"hello")
+    exchange.finish()
+    assert len(writes) == 1
+
+
+def test_flush() -> None:
+    exchange, wire, _ = an_exchange()
+    exchange.start("200 OK", [])
+    exchange.flush()
+    assert exchange.begun
+    assert b"\r\n\r\n" in wire.taken
+    exchange.flush()
+    assert wire.taken.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        pytest.param({"keepalive": 0}, id="no keep-alive"),
+        pytest.param({}, id="draining"),
+    ],
+)
+def test_the_server_may_want_to_close(limits: dict[str, int]) -> None:
+    exchange, wire, _ = an_exchange(limits=Limits(1, 1, 1, limits.get("keepalive", 1), 1, 4096, 100, 0, 1000))
+    wire.service.draining = not limits
+    exchange.start("200 OK", LENGTH_5)
+    exchange.write(b"hello")
+    exchange.finish()
+    assert "Connection: close" in head_of(wire)
+    assert exchange.keep_alive is False
+
+
+def test_too_short() -> None:
+    """The connection ends, so that nobody takes the next response for the rest of this one."""
+    exchange, wire, log = an_exchange()
+    exchange.start("200 OK", LENGTH_5)
+    exchange.write(b"hel")
+    assert exchange.finish() is False
+    assert wire.closed
+    assert [record.size for record in log.records] == [3]
+
+
+# --- errors of ours ---------------------------------------------------------------------------
+
+
+def test_fail_before_anything_was_sent() -> None:
+    exchange, wire, log = an_exchange()
+    exchange.start("200 OK", [("Secret", "x")])
+    assert exchange.fail(502, "because") is True
+    assert head_of(wire).startswith("HTTP/1.1 502 Bad Gateway\r\n")
+    assert "Secret" not in head_of(wire)
+    assert body_of(wire) == b"502 Bad Gateway\n"
+    assert exchange.keep_alive
+    assert [record.status for record in log.records] == [502]
+
+
+@pytest.mark.parametrize("capacity", [ALL, 0])
+def test_fail_after_the_head_was_sent(capacity: int) -> None:
+    exchange, wire, log = an_exchange(capacity=capacity)
+    exchange.start("200 OK", [])
+    exchange.write(b"hello")
+    assert exchange.fail(502, "because") is False
+    if capacity == 0:
+        # The lounge has the connection: only its sweep may end it, and does so next.
+        assert not wire.closed
+        assert wire.deadline == 0.0
+        wire.drain()
+    assert wire.closed
+    assert b"502" not in wire.taken
+    assert not wire.taken.endswith(b"0\r\n\r\n")
+    assert [record.status for record in log.records] == [200]
+
+
+def test_fail_when_all_is_over() -> None:
+    exchange, wire, log = an_exchange()
+    exchange.client_gone()
+    assert exchange.fail(502, "because") is False
+    assert not wire.taken
+    assert len(log.records) == 1
+
+
+# --- clients that leave -----------------------------------------------------------------------
+
+
+def test_a_client_that_leaves_before_the_answer() -> None:
+    exchange, wire, log = an_exchange()
+    told: list[bool] = []
+    exchange.on_gone = lambda: told.append(True)
+    exchange.client_gone()
+    exchange.client_gone()
+    assert told == [True]
+    assert wire.closed
+    assert [record.status for record in log.records] == [STATUS_CLIENT_LEFT]
+    exchange.start("200 OK", [])
+    with pytest.raises(Gone):
+        exchange.write(b"too late")
+    with pytest.raises(Gone):
+        exchange.finish()
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_client_that_leaves_while_its_response_waits(finished: bool) -> None:
+    exchange, wire, log = an_exchange(capacity=10)
+    exchange.start("200 OK", [])
+    exchange.write(b"x" * 5000)
+    assert exchange.waiting() > 4000
+    if finished:
+        assert exchange.finish() is False
+    wire.left = True
+    wire.drain()
+    assert wire.closed
+    assert wire.resumed == 0
+    assert exchange.waiting() == 0
+    assert len(log.records) == 1
+    if not finished:
+        with pytest.raises(Gone):
+            exchange.write(b"more")
+
+
+def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange, wire, _ = an_exchange(capacity=0)
+
+    def full(self: object, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module.Spool, "append", full)
+    exchange.start("200 OK", [])
+    with pytest.raises(Gone):
+        exchange.write(b"hello")
+    exchange.abandon()
+    assert wire.closed
+
+
+def test_a_response_that_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is an end to what is kept for a client."""
+    monkeypatch.setattr(module, "SPOOL_BYTES", 10_000)
+    exchange, wire, _ = an_exchange(capacity=0)
+    exchange.start("200 OK", [])
+
+    def write_on() -> None:
+        for _ in range(100):
+            exchange.write(b"x" * 1000)
+
+    with pytest.raises(Gone):
+        write_on()
+    assert exchange.waiting() < 12_000
+    exchange.abandon()
+    wire.drain()
+    assert wire.closed
+
+
+# --- slow clients -----------------------------------------------------------------------------
+
+
+@given(
+    blocks=st.lists(st.binary(max_size=3000), max_size=12),
+    takes=st.lists(st.integers(0, 4000), min_size=1, max_size=30),
+    first=st.integers(0, 3000),
+)
+def test_every_byte_in_order(blocks: list[bytes], takes: list[int], first: int) -> None:
+    """Whatever the client takes when, in memory or on disk, between two blocks or after the last."""
+    exchange, wire, log = an_exchange(capacity=first)
+    exchange.start("200 OK", [])
+    appetite = iter(takes)
+    for block in blocks:
+        exchange.write(block)
+        if wire.step is not None and (count := next(appetite, None)) is not None:
+            wire.drain(count)
+    done = exchange.finish()
+    while not done and not wire.resumed:
+        wire.drain(next(appetite, ALL))
+    assert body_of(wire) == b"".join(b"%x\r\n%b\r\n" % (len(block), block) for block in blocks if block) + b"0\r\n\r\n"
+    assert (len(log.records), exchange.waiting(), wire.resumed) == (1, 0, 0 if done else 1)
+
+
+def test_two_threads() -> None:
+    """A producer and the one that drains: the lock they share loses no byte, no end and no wake-up."""
+    for turn in range(30):
+        exchange, wire, log = an_exchange(capacity=turn * 7)
+        parked, over = threading.Semaphore(0), threading.Event()
+
+        def park(step: Callable[[int], None], wire: Wire = wire, parked: threading.Semaphore = parked) -> None:
+            wire.step = step
+            parked.release()
+
+        wire.wait_to_write = park  # type: ignore[method-assign]
+
+        def drain(wire: Wire = wire, parked: threading.Semaphore = parked, over: threading.Event = over) -> None:
+            count = 0
+            while not wire.resumed:
+                if parked.acquire(timeout=0.05):
+                    count += 1
+                    wire.drain(1 + count * 97 % 5000)
+                elif over.is_set():
+                    return
+
+        thread = threading.Thread(target=drain)
+        thread.start()
+        exchange.start("200 OK", [("Content-Length", str(200 * 1009))])
+        for number in range(200):
+            exchange.write(bytes([number]) * 1009)
+        done = exchange.finish()
+        over.set()
+        thread.join(20)
+        assert not thread.is_alive()
+        assert done or wire.resumed == 1
+        assert body_of(wire) == b"".join(bytes([number]) * 1009 for number in range(200))
+        assert len(log.records) == 1
+
+
+def test_a_producer_in_our_thread_is_told_when_the_client_has_caught_up() -> None:
+    exchange, wire, _ = an_exchange(capacity=0)
+    dry: list[int] = []
+    exchange.on_dry = lambda: dry.append(exchange.waiting())
+    exchange.start("200 OK", [])
+    exchange.write(b"x" * 3000)
+    wire.drain(1000)
+    assert dry == []
+    wire.drain()
+    assert dry == [0]
+    assert wire.waits_for_answer == 1
+    exchange.write(b"y")
+    assert exchange.finish() is True
+    assert body_of(wire).endswith(b"1\r\ny\r\n0\r\n\r\n")
+
+
+def test_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However fast a client reads: after so many bytes the thread looks at the rest of the lounge."""
+    monkeypatch.setattr(module, "DRAIN_BYTES_PER_TURN", 70_000)
+    exchange, wire, _ = an_exchange(capacity=0)
+    exchange.start("200 OK", [])
+    exchange.write(b"x" * 300_000)
+    exchange.finish()
+    turns = 0
+    while not wire.resumed:
+        wire.drain()
+        turns += 1
+    assert turns == 3  # of two fronts of 64 KiB each
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+class Counted(io.BytesIO):
+    closes = 0
+
+    def close(self) -> None:
+        self.closes += not self.closed
+        super().close()
+
+
+@pytest.mark.parametrize("capacity", [ALL, 0, 3, 100])
+def test_a_file(capacity: int) -> None:
+    file = Counted(b"hello" * 50_000)
+    exchange, wire, log = an_exchange(capacity=capacity)
+    exchange.start("200 OK", [("Content-Length", "250000")])
+    if not exchange.send_file(file, 250_000):
+        while not wire.resumed:
+            wire.drain(7000)
+    assert body_of(wire) == b"hello" * 50_000
+    assert file.closes == 1
+    assert [record.size for record in log.records] == [250_000]
+
+
+def test_a_file_of_which_a_part_is_wanted() -> None:
+    exchange, wire, _ = an_exchange()
+    exchange.start("206 Partial Content", LENGTH_5)
+    assert exchange.send_file(Counted(b"hello, world"), 12) is True
+    assert body_of(wire) == b"hello"
+
+
+def test_a_file_for_head() -> None:
+    file = Counted(b"hello")
+    exchange, wire, _ = an_exchange(HEAD)
+    exchange.start("200 OK", LENGTH_5)
+    assert exchange.send_file(file, 5) is True
+    assert (body_of(wire), file.closes) == (b"", 1)
+
+
+def test_a_file_that_is_shorter_than_was_said() -> None:
+    file = Counted(b"hel")
+    exchange, wire, _ = an_exchange()
+    exchange.start("200 OK", LENGTH_5)
+    with pytest.raises(BadResponse):
+        exchange.send_file(file, 3)
+    assert (file.closes, bytes(wire.taken)) == (1, b"")
+    assert exchange.fail(500, "because") is True
+
+
+def test_a_file_that_shrinks_under_way(tmp_path: Path) -> None:
+    """It is found out at its end: the connection is cut, since the length was promised."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 200_000)
+    exchange, wire, _ = an_exchange(capacity=1000)
+    file: BinaryIO = open(path, "rb", buffering=0)  # noqa: SIM115 the exchange closes it
+    exchange.start("200 OK", [("Content-Length", "200000")])
+    assert exchange.send_file(file, 200_000) is False
+    with open(path, "r+b") as other:
+        other.truncate(100_000)
+    wire.drain()
+    assert wire.closed
+    assert file.closed
+    assert len(body_of(wire)) < 200_000
+
+
+def test_a_client_that_leaves_in_a_file() -> None:
+    file = Counted(b"x" * 200_000)
+    exchange, wire, log = an_exchange(capacity=1000)
+    exchange.start("200 OK", [("Content-Length", "200000")])
+    assert exchange.send_file(file, 200_000) is False
+    wire.left = True
+    wire.drain()
+    assert (wire.closed, file.closes, len(log.records)) == (True, 1, 1)
+
+
+def test_a_client_that_has_left_before_its_file() -> None:
+    file = Counted(b"x" * 200_000)
+    exchange, wire, log = an_exchange()
+    exchange.start("200 OK", [("Content-Length", "200000")])
+    wire.left = True
+    assert exchange.send_file(file, 200_000) is False
+    assert (wire.closed, file.closes, len(log.records)) == (True, 1, 1)
