@@ -25,6 +25,7 @@ from uwsgi_tls.logs import AccessLog, AccessRecord
 from uwsgi_tls.lounge import Lounge
 from uwsgi_tls.response import BadResponse
 from uwsgi_tls.service import Backend, Limits, Room, Service
+from uwsgi_tls.spool import Spool
 
 LIMITS = Limits(1, 1, 1, 1, 1, 4096, 100, 0, memory_bytes=1000)
 ALL = 1 << 40
@@ -91,9 +92,10 @@ class Log:
         self.records.append(record)
 
 
-def an_exchange(
-    request: str = "GET /x HTTP/1.1\r\nHost: h\r\n\r\n", capacity: int = ALL, limits: Limits = LIMITS
-) -> tuple[Exchange, Wire, Log]:
+GET = "GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+def an_exchange(request: str = GET, capacity: int = ALL, limits: Limits = LIMITS) -> tuple[Exchange, Wire, Log]:
     log = Log()
     service = Service(limits, Lounge(1), NO_BACKEND, Room(1), export_cert=False, worker=3, pid=77)
     service.access_log = cast(AccessLog, log)
@@ -147,7 +149,7 @@ def test_framing(
     capacity: int,
 ) -> None:
     """The same bytes for a client that takes all at once and for one that takes nothing at first."""
-    exchange, wire, log = an_exchange(*(() if request_text is None else (request_text,)), capacity=capacity)
+    exchange, wire, log = an_exchange(GET if request_text is None else request_text, capacity)
     exchange.start(status, headers)
     assert not exchange.begun
     for block in blocks:
@@ -298,7 +300,7 @@ def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: object, data: bytes) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.Spool, "append", full)
+    monkeypatch.setattr(Spool, "append", full)
     exchange.start("200 OK", [])
     with pytest.raises(Gone):
         exchange.write(b"hello")

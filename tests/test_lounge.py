@@ -1,6 +1,7 @@
 """The lounge: who is ready or late is taken out once, by one thread, and nobody else's event reaches it."""
 
 import os
+import select
 import socket
 import threading
 import time
@@ -95,17 +96,17 @@ def test_ready(room: Lounge) -> None:
     assert not guest.called.wait(0.05)
     guest.peer.send(b"x")
     assert guest.called.wait(SECONDS)
-    assert guest.calls == [lounge.select.EPOLLIN]
+    assert guest.calls == [select.EPOLLIN]
     assert room.parked() == []
 
 
 @pytest.mark.parametrize(
     ("events", "act", "expected"),
     [
-        pytest.param(WRITE, lambda guest: None, lounge.select.EPOLLOUT, id="room to write"),
-        pytest.param(READ, lambda guest: guest.peer.shutdown(socket.SHUT_WR), lounge.select.EPOLLRDHUP, id="half closed"),
-        pytest.param(HANGUP_ONLY, lambda guest: guest.peer.close(), lounge.select.EPOLLRDHUP, id="closed"),
-        pytest.param(HANGUP_ONLY, lambda guest: guest.peer.close(), lounge.select.EPOLLHUP, id="hung up"),
+        pytest.param(WRITE, lambda guest: None, select.EPOLLOUT, id="room to write"),
+        pytest.param(READ, lambda guest: guest.peer.shutdown(socket.SHUT_WR), select.EPOLLRDHUP, id="half closed"),
+        pytest.param(HANGUP_ONLY, lambda guest: guest.peer.close(), select.EPOLLRDHUP, id="closed"),
+        pytest.param(HANGUP_ONLY, lambda guest: guest.peer.close(), select.EPOLLHUP, id="hung up"),
     ],
 )
 def test_events(room: Lounge, events: int, act: Callable[[Guest], object], expected: int) -> None:
@@ -154,7 +155,7 @@ def test_other_events_than_before(room: Lounge) -> None:
     assert not guest.called.wait(0.05)  # it can still write, and is not told
     guest.peer.send(b"x")
     assert guest.called.wait(SECONDS)
-    assert guest.calls == [lounge.select.EPOLLOUT, lounge.select.EPOLLIN]
+    assert guest.calls == [select.EPOLLOUT, select.EPOLLIN]
 
 
 def test_deadline(room: Lounge) -> None:

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -17,7 +18,7 @@ from typing import cast
 import pytest
 from test_uwsgi_packet import decode
 
-from uwsgi_tls import lounge
+from uwsgi_tls import lounge, response
 from uwsgi_tls.addresses import FdAddress, SharedAddress, TcpAddress, UnixAddress
 from uwsgi_tls.backends import uwsgi
 from uwsgi_tls.backends.uwsgi import Node, Policy, UwsgiBackend
@@ -175,7 +176,11 @@ class Stage:
 
     def do(self, call: Callable[[], object]) -> None:
         """Has the service thread do it."""
-        self.lounge.later(0.0, lambda: [call()] and None)
+
+        def do() -> None:
+            call()
+
+        self.lounge.later(0.0, do)
 
     def accept(self) -> socket.socket:
         sock = self.listener.accept()[0]
@@ -221,7 +226,9 @@ def read_packet(sock: socket.socket) -> dict[bytes, bytes]:
         pytest.param("GET", "204 No Content\r\n\r\n", 204, b"", id="204"),
         pytest.param("GET", "304 Not Modified\r\nContent-Length: 7\r\n\r\n", 304, b"", id="304"),
         pytest.param("HEAD", "200 OK\r\nContent-Length: 7\r\n\r\n", 200, b"", id="HEAD"),
-        pytest.param("GET", "100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\n\r\nx", 200, b"x", id="1xx"),
+        pytest.param(
+            "GET", "100 Continue\r\n\r\nHTTP/1.1 103 Early\r\nA: b\r\n\r\nHTTP/1.1 200 OK\r\n\r\nx", 200, b"x", id="1xx"
+        ),
         pytest.param("GET", "404 Not Found\r\nConnection: close\r\n\r\nno", 404, b"no", id="connection"),
     ],
 )  # fmt: skip
@@ -292,7 +299,7 @@ def test_a_client_that_is_far_behind(stage: Stage, monkeypatch: pytest.MonkeyPat
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
         sock.settimeout(1.5)  # beyond what a node may be silent
         sent = 0
-        with pytest.raises(TimeoutError):
+        with suppress(TimeoutError):
             while sent < size:
                 sent += sock.send(bytes(min(65536, size - sent)))
         assert sent < 2 << 20
@@ -341,20 +348,36 @@ def test_time_to_connect(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
             client.close()
 
 
+def fail(*arguments: object) -> None:
+    raise RuntimeError("a defect")
+
+
 def test_a_defect_costs_its_request_only(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """In an event and in a timer alike: the service thread goes on."""
-
-    def fail(*arguments: object) -> None:
-        raise RuntimeError("a defect")
-
     with monkeypatch.context() as patch:
-        patch.setattr(uwsgi.response, "parse_response_head", fail)
+        patch.setattr(response, "parse_response_head", fail)
         wire = stage.ask()
         with stage.accept() as sock:
             read_packet(sock)
             sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
             assert wire.done.wait(SECONDS)
         assert wire.closed
+    stage.listener.listen(0)
+    waiting = []
+    for _ in range(2):  # of which one fills the queue
+        client = socket.socket(socket.AF_UNIX)
+        client.setblocking(False)
+        client.connect_ex(stage.listener.getsockname())
+        waiting.append(client)
+    with monkeypatch.context() as patch:
+        wire = stage.ask()
+        assert not wire.done.wait(0.2)
+        patch.setattr(uwsgi.Upstream, "_connect_to", fail)
+        assert wire.done.wait(SECONDS)
+        assert wire.closed
+    for client in waiting:
+        client.close()
+    stage.accept().close()
     wire = stage.ask()
     with stage.accept() as sock:
         read_packet(sock)

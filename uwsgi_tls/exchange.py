@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 FRONT_BYTES = 65536
 DRAIN_BYTES_PER_TURN = 1 << 20
 STATUS_CLIENT_LEFT = 499  # in the access log, as nginx has it, where there was nobody left to answer
-SPOOL_BYTES = 1 << 30  # a response of which more than this waits for its client ends there
+HIGH_WATER_BYTES = 1 << 28  # of a response that waits for its client: a backend's answer is read no further
+FULL_BYTES = HIGH_WATER_BYTES + (1 << 20)  # and an application waits, too
 
 
 class Source(Protocol):
@@ -73,6 +74,7 @@ class Exchange:
         "_left",
         "_lock",
         "_pending",
+        "_room",
         "_source",
         "body",
         "connection",
@@ -107,6 +109,7 @@ class Exchange:
         self._left = 0
         self._source: Source | None = None
         self._lock = threading.Lock()
+        self._room: threading.Condition | None = None  # for a producer that is far ahead of its client
         self._ended = False  # the producer has written all
         self._cut = False  # the producer has given up
         self.over = False  # logged and released; nothing may follow
@@ -239,6 +242,8 @@ class Exchange:
             if self.over:
                 return
             self._end()
+            if self._room is not None:
+                self._room.notify()
         self.connection.close()
         if self.on_gone is not None:
             self.on_gone()
@@ -265,16 +270,24 @@ class Exchange:
             self.connection.wait_to_write(self._drain)
             return
         with self._lock:
+            while self._source is not None and self._source.size > FULL_BYTES:
+                self._wait_for_room()
             if self.over:
                 raise Gone("the client has left")
             if isinstance(self._source, Spool):
                 return self._append(self._source, data)
         self._send(data)  # it ran dry meanwhile: the connection is ours again
 
+    def _wait_for_room(self) -> None:
+        """The one wait of an application for its client: so far ahead that the disk would be the client's to fill.
+
+        It ends when the client has read some, or with the connection, at the latest after the time for writing.
+        """
+        if self._room is None:
+            self._room = threading.Condition(self._lock)
+        self._room.wait()
+
     def _append(self, spool: Spool, data: bytes | memoryview) -> None:
-        if spool.size > SPOOL_BYTES:
-            self._complain("its client is too slow for a response of this size")
-            raise Gone("the client is too slow")
         try:
             spool.append(data)
         except OSError as error:
@@ -295,7 +308,10 @@ class Exchange:
                 return False
             if self._cut:
                 raise Gone("the response was given up")
-            if not self._move(source):
+            empty = self._move(source)
+            if self._room is not None:
+                self._room.notify()
+            if not empty:
                 connection.wait_to_write(self._drain)
                 return False
             source.close()

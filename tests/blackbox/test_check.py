@@ -93,7 +93,9 @@ def test_a_running_server_is_not_disturbed(place: Path) -> None:
     [
         pytest.param(["--no-such-option"], "no-such-option", id="option"),
         pytest.param(["--https", "=7,a,b"], r"https = =7,a,b: .*shared", id="shared socket"),
-        pytest.param(["--https", "127.0.0.1:1,missing,missing"], "https = .*certificate missing: no such file", id="certificate"),
+        pytest.param(
+            ["--https", "127.0.0.1:1,missing,missing"], "https = .*certificate missing: no such file", id="certificate"
+        ),
         pytest.param(["--http-to", "no.such.host.invalid:1"], "http-to = no.such.host.invalid:1: ", id="backend"),
         pytest.param(["--wsgi-file", "missing.py"], "wsgi-file = missing.py: no such file", id="application"),
         pytest.param(["--log-format", "%(nonsense)"], "log-format = .*nonsense", id="log format"),

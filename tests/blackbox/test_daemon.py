@@ -91,9 +91,7 @@ def test_it_returns_when_it_serves(place: Path) -> None:
         "import time\ntime.sleep(1)\n"
         "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'served']\n"
     )
-    started = start(
-        host, "--daemonize", log, "--pidfile", pidfile, "--wsgi-file", place / "app.py", "--processes", "2"
-    )
+    started = start(host, "--daemonize", log, "--pidfile", pidfile, "--wsgi-file", place / "app.py", "--processes", "2")
     assert (started.status, started.seconds > 1) == (0, True), started
     with daemon(read_pid(pidfile)) as members:
         with Client(host) as client:
@@ -125,10 +123,10 @@ def test_an_interrupted_command(place: Path) -> None:
     server = pki().server_ec
     listener = f"{host}:{PORT},{server.crt},{server.key_file}"
     more = ("--daemonize", log, "--pidfile", pidfile, "--wsgi-file", place / "app.py")
-    with subprocess.Popen(command("--https", listener, *USER, *more), stdin=subprocess.DEVNULL) as process:
-        with open(go, "w"):  # opens when the application has, too
-            process.send_signal(signal.SIGINT)
-            process.wait(COMMAND_SECONDS)
+    process = subprocess.Popen(command("--https", listener, *USER, *more), stdin=subprocess.DEVNULL)
+    with process, open(go, "w"):  # a FIFO opens when the application has opened it, too
+        process.send_signal(signal.SIGINT)
+        process.wait(COMMAND_SECONDS)
     with daemon(read_pid(pidfile)) as members:
         wait_until(lambda: "is serving" in log.read_text(), COMMAND_SECONDS, log.read_text)
         with Client(host) as client:

@@ -1,7 +1,7 @@
 """Hostile clients, many at once: no thread is held by them, a polite client hardly notices, and all comes back after.
 
-The stress run prints how much slower the polite client's requests are (docs: below 5 times at the 99th percentile); that
-is not asserted, as the machine has other work. What is asserted: every one of its requests succeeds.
+The stress run prints how much slower the polite client's requests are (below 5 times at the 99th percentile is what we
+want); that is not asserted, as the machine has other work. What is asserted: every one of its requests succeeds.
 """
 
 from __future__ import annotations

@@ -296,8 +296,8 @@ REQUESTS = {
     "a method of its own": b"PROPFIND /p HTTP/1.1\r\nHost: h\r\nDepth: 1\r\n\r\n",
     "whole server": b"OPTIONS * HTTP/1.1\r\nHost: h\r\n\r\n",
     "HTTP/1.0": b"GET /old HTTP/1.0\r\nHost: h\r\n\r\n",
-    "forged": b"GET / HTTP/1.1\r\nHost: h\r\nHTTPS: off\r\nHTTPS-DN: /CN=root\r\nHTTPS-CC: x\r\nREMOTE-ADDR: 1.1.1.1\r\n"
-    b"HTTP-HOST: evil\r\nX-Forwarded-For: 2.2.2.2\r\nRemote-User: root\r\n\r\n",
+    "forged": b"GET / HTTP/1.1\r\nHost: h\r\nHTTPS: off\r\nHTTPS-DN: /CN=root\r\nHTTPS-CC: x\r\n"
+    b"REMOTE-ADDR: 1.1.1.1\r\nHTTP-HOST: evil\r\nX-Forwarded-For: 2.2.2.2\r\nRemote-User: root\r\n\r\n",
 }
 ROUTER_OPTIONS = (
     *("--https-export-cert", "--http-modifier1", "5", "--http-modifier2", "7"),
@@ -391,14 +391,15 @@ def test_the_same_variables_as_uwsgi(routers: Routers, request_name: str, with_c
 
 
 def test_order_of_variables(routers: Routers) -> None:
-    """SPEC: the request, the server, what TLS proved, the peer, the header fields, our own, the http-vars."""
+    """The request, the server, what TLS proved, the peer, the header fields, our own, the http-vars."""
     with Client(routers.ours, certificate=pki().client) as client:
         call = told(routers, client, REQUESTS["body"])
-    assert [key for key, _ in call.pairs] == (
+    expected = (
         "REQUEST_METHOD PATH_INFO REQUEST_URI QUERY_STRING SERVER_PROTOCOL SCRIPT_NAME SERVER_NAME SERVER_PORT"
         " UWSGI_ROUTER HTTPS HTTPS_CLIENT_CERTIFICATE HTTPS_DN HTTPS_CC REMOTE_ADDR REMOTE_PORT HTTP_HOST CONTENT_TYPE"
         " CONTENT_LENGTH HTTP_CONNECTION FIRST SECOND"
-    ).split()
+    )
+    assert " ".join(key for key, _ in call.pairs) == expected
 
 
 @pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3])
@@ -518,7 +519,7 @@ def test_bodies_both_ways(real_node: Path) -> None:
         for block in pattern(size):
             client.sock.sendall(b"%x;ext=1\r\n%b\r\n" % (len(block), block))
         client.sock.sendall(b"0\r\nTrailer: dropped\r\n\r\n")
-        # The chunks are put together on the way: the application learns the length (SPEC: uWSGI's router loses the body)
+        # The chunks are put together on the way, and the application learns the length; uWSGI's router loses the body.
         assert client.read_answer().body == wanted
         answer = client.get(f"/down?{size}")
         assert answer.headers["content-length"] == str(size)
@@ -585,7 +586,9 @@ def test_pipelining(directory: Path) -> None:
         call.answer(call.variables["PATH_INFO"].encode() + b":" + b"".join(call.blocks()))
 
     with Node(directory / "n", behave) as node, front(node) as (_, host), Client(host) as client:
-        requests = [f"POST /{i} HTTP/1.1\r\nHost: h\r\nContent-Length: {i % 7}\r\n\r\n{'x' * (i % 7)}" for i in range(50)]
+        requests = [
+            f"POST /{i} HTTP/1.1\r\nHost: h\r\nContent-Length: {i % 7}\r\n\r\n{'x' * (i % 7)}" for i in range(50)
+        ]
         client.sock.sendall("".join(requests).encode())
         assert [client.read_answer().body for _ in range(50)] == [b"/%d:%b" % (i, b"x" * (i % 7)) for i in range(50)]
 
@@ -627,21 +630,25 @@ def test_a_dead_node_is_passed_over(directory: Path, kind: str) -> None:
     """No request fails, the dead one is asked once in its time of grace, and then again."""
     deaf, tcp = dead_tcp_port()
     (directory / "file").write_text("")
-    dead = {"refuses": tcp, "no such file": directory / "missing", "not a socket": directory / "file"}[kind]
-    with deaf, Node(directory / "n") as node, front(dead, node, options=("--http-gracetime", "1")) as (server, host):
-        with Client(host) as client:
-            for number in range(10):
-                client.send("POST", "/", body=b"x" * 100 * number)
-                assert client.read_answer().status == 200
-            complaint = re.escape(f"unable to connect to {dead}: ")
-            assert len(re.findall(complaint, server.log)) == 1, server.log
-            assert len(node.calls) == 10
+    dead: Path | str = {"refuses": tcp, "no such file": directory / "missing", "not a socket": directory / "file"}[kind]
+    with (
+        deaf,
+        Node(directory / "n") as node,
+        front(dead, node, options=("--http-gracetime", "1")) as (server, host),
+        Client(host) as client,
+    ):
+        for number in range(10):
+            client.send("POST", "/", body=b"x" * 100 * number)
+            assert client.read_answer().status == 200
+        complaint = re.escape(f"unable to connect to {dead}: ")
+        assert len(re.findall(complaint, server.log)) == 1, server.log
+        assert len(node.calls) == 10
 
-            def asked_again() -> bool:
-                assert client.get().status == 200
-                return len(re.findall(complaint, server.log)) == 2
+        def asked_again() -> bool:
+            assert client.get().status == 200
+            return len(re.findall(complaint, server.log)) == 2
 
-            wait_until(asked_again, 5, lambda: server.log)
+        wait_until(asked_again, 5, lambda: server.log)
 
 
 def test_a_node_that_is_back_is_used_again(directory: Path) -> None:
@@ -670,11 +677,15 @@ def test_all_dead(directory: Path) -> None:
 
 def test_a_node_with_a_request_is_not_given_up_for_another(directory: Path) -> None:
     """Once a node has got the request, no other gets it: it may have done what was asked (RFC 9110, 9.2.2)."""
-    with Node(directory / "a", lambda call: None) as a, Node(directory / "b") as b, front(a, b) as (_, host):
-        with Client(host) as client:
-            client.send("POST", "/", body=b"pay")
-            assert client.read_answer().status == 502
-            assert (len(a.calls), len(b.calls)) == (1, 0)
+    with (
+        Node(directory / "a", lambda call: None) as a,
+        Node(directory / "b") as b,
+        front(a, b) as (_, host),
+        Client(host) as client,
+    ):
+        client.send("POST", "/", body=b"pay")
+        assert client.read_answer().status == 502
+        assert (len(a.calls), len(b.calls)) == (1, 0)
 
 
 # --- nodes that misbehave ---------------------------------------------------------------------
@@ -699,7 +710,10 @@ def reset(call: Call) -> None:
         pytest.param(lambda call: call.sock.sendall(b"garbage\r\n\r\n"), 502, "not valid", id="garbage"),
         pytest.param(lambda call: call.sock.sendall(b"\0" * 100000), 502, "not valid", id="zeros"),
         pytest.param(
-            lambda call: call.sock.sendall(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100000), 502, "not valid", id="endless head"
+            lambda call: call.sock.sendall(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100000),
+            502,
+            "not valid",
+            id="endless head",
         ),
         pytest.param(
             lambda call: call.answer(headers="Set-Cookie: a\0b\r\n"), 502, "not valid", id="control character"
@@ -754,11 +768,14 @@ def test_bad_chunks(directory: Path) -> None:
 def test_more_than_the_length(directory: Path) -> None:
     """What a node sends after its answer's end is not the beginning of the next one."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
-    with Node(directory / "n", lambda call: call.sock.sendall(answer)) as node, front(node) as (_, host):
-        with Client(host) as client:
-            assert client.get().body == b"ok"
-            node.behave = Call.answer
-            assert client.get().body == b"ok\n"
+    with (
+        Node(directory / "n", lambda call: call.sock.sendall(answer)) as node,
+        front(node) as (_, host),
+        Client(host) as client,
+    ):
+        assert client.get().body == b"ok"
+        node.behave = Call.answer
+        assert client.get().body == b"ok\n"
 
 
 def test_a_silent_node(directory: Path) -> None:
@@ -771,14 +788,17 @@ def test_a_silent_node(directory: Path) -> None:
         call.wait_for_end()
         ends[len(node.calls) - 1].set()
 
-    with Node(directory / "n", behave) as node, front(node, options=("--http-timeout", "1")) as (_, host):
-        with Client(host) as client:
-            for path, end in zip(("/silent", "/half"), ends, strict=True):
-                started = time.monotonic()
-                answer = client.get(path)
-                assert (answer.status, answer.stays) == (504, True)
-                assert 0.9 < time.monotonic() - started < 4
-                assert end.wait(5)
+    with (
+        Node(directory / "n", behave) as node,
+        front(node, options=("--http-timeout", "1")) as (_, host),
+        Client(host) as client,
+    ):
+        for path, end in zip(("/silent", "/half"), ends, strict=True):
+            started = time.monotonic()
+            answer = client.get(path)
+            assert (answer.status, answer.stays) == (504, True)
+            assert 0.9 < time.monotonic() - started < 4
+            assert end.wait(5)
 
 
 def test_a_node_that_falls_silent_in_its_body(directory: Path) -> None:
@@ -786,12 +806,15 @@ def test_a_node_that_falls_silent_in_its_body(directory: Path) -> None:
         half("Content-Length: 100")(call)
         call.wait_for_end()
 
-    with Node(directory / "n", behave) as node, front(node, options=("--http-timeout", "1")) as (_, host):
-        with Client(host) as client:
-            started = time.monotonic()
-            with pytest.raises(Truncated):
-                client.get()
-            assert 0.9 < time.monotonic() - started < 4
+    with (
+        Node(directory / "n", behave) as node,
+        front(node, options=("--http-timeout", "1")) as (_, host),
+        Client(host) as client,
+    ):
+        started = time.monotonic()
+        with pytest.raises(Truncated):
+            client.get()
+        assert 0.9 < time.monotonic() - started < 4
 
 
 def test_a_node_that_is_slow_but_not_silent(directory: Path) -> None:
@@ -804,13 +827,16 @@ def test_a_node_that_is_slow_but_not_silent(directory: Path) -> None:
             pause.wait(0.4)
             call.sock.sendall(bytes([letter]))
 
-    with Node(directory / "n", behave) as node, front(node, options=("--http-timeout", "1")) as (_, host):
-        with Client(host) as client:
-            client.send("GET")
-            head = client.read_head()
-            started = time.monotonic()
-            assert b"".join(client.blocks(head)) == b"slowly"
-            assert time.monotonic() - started > 1.5
+    with (
+        Node(directory / "n", behave) as node,
+        front(node, options=("--http-timeout", "1")) as (_, host),
+        Client(host) as client,
+    ):
+        client.send("GET")
+        head = client.read_head()
+        started = time.monotonic()
+        assert b"".join(client.blocks(head)) == b"slowly"
+        assert time.monotonic() - started > 1.5
 
 
 def test_an_answer_before_the_body_was_read(directory: Path) -> None:
@@ -903,7 +929,9 @@ def test_a_client_that_leaves_while_the_queue_is_full(directory: Path) -> None:
 # --- clients that leave, or are slow ----------------------------------------------------------
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"], ids=["thinking", "answering"])
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx"], ids=["thinking", "answering"]
+)
 def test_a_client_that_leaves_closes_the_connection_to_its_node(directory: Path, answer: bytes) -> None:
     began, ended = threading.Event(), threading.Event()
 
@@ -989,7 +1017,7 @@ def test_500_requests_wait_at_once_in_one_thread(directory: Path) -> None:
 
     async def watch(server: Daemon) -> set[int]:
         """How many threads the worker has while all requests wait."""
-        seen = set()
+        seen = set[int]()
         while not seen or counter["now"]:
             await asyncio.sleep(0.2)
             if counter["now"] == count:
@@ -1065,14 +1093,16 @@ def test_many_clients_and_nodes_that_come_and_go(directory: Path) -> None:
 
 @pytest.mark.parametrize("queue", ["free", "full"])
 def test_no_descriptor_left_for_a_node(directory: Path, queue: str) -> None:
-    """As many clients as the worker can hold: who asks is refused or waits, and when some have left all is well again."""
+    """As many clients as the worker can hold: who asks is refused, and when some have left all is well again."""
     with contextlib.ExitStack() as stack:
         waiting: list[socket.socket] = []
         if queue == "full":
             listener, waiting = stack.enter_context(full_queue(directory / "n"))
         else:
             stack.enter_context(Node(directory / "n"))
-        server, host = stack.enter_context(front(directory / "n", options=("--http-connect-timeout", "2"), descriptors=32))
+        server, host = stack.enter_context(
+            front(directory / "n", options=("--http-connect-timeout", "2"), descriptors=32)
+        )
         (worker,) = server.wait_for_workers()
         context = client_context()
         first = stack.enter_context(Client(host, context=context))

@@ -6,7 +6,6 @@ Whoever sends requests meanwhile must not notice: a `Load` does so all the time 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import random
 import re
@@ -24,7 +23,7 @@ from typing import Self
 import pytest
 from pki import Issued, pki
 
-from .server import Daemon, Process, is_root, loopback, open_directory, processes, uwsgi_tls, wait_for_end, wait_until
+from .server import Daemon, Process, is_root, loopback, open_directory, uwsgi_tls, wait_for_end, wait_until
 from .test_http_to import PORT, SECONDS, USER, Client, Truncated, client_context
 
 needs_root = pytest.mark.skipif(not is_root, reason="only root may look into processes that are not dumpable (proc(5))")
@@ -104,7 +103,9 @@ class Load:
     def wait_for_more(self, count: int = 20) -> None:
         """Until so many more requests have been answered, or something went wrong."""
         goal = self.requests + count
-        wait_until(lambda: self.requests >= goal or bool(self.failures), SECONDS, lambda: f"only {self.requests} answers")
+        wait_until(
+            lambda: self.requests >= goal or bool(self.failures), SECONDS, lambda: f"only {self.requests} answers"
+        )
 
 
 # --- stopping ---------------------------------------------------------------------------------
@@ -182,7 +183,9 @@ def test_a_stop_while_it_starts() -> None:
     with open_directory() as directory:
         (directory / "app.py").write_text(slow)
         listener = f"{host}:{PORT},{server.crt},{server.key_file}"
-        with uwsgi_tls("--https", listener, "--wsgi-file", directory / "app.py", "--reload-mercy", "1", *USER) as daemon:
+        with uwsgi_tls(
+            "--https", listener, "--wsgi-file", directory / "app.py", "--reload-mercy", "1", *USER
+        ) as daemon:
             daemon.wait_for_line("spawned uwsgi-tls worker 1")
             started = time.monotonic()
             assert daemon.stop() == 0
@@ -361,7 +364,7 @@ def test_a_reload_that_fails_leaves_the_old_workers() -> None:
 
 
 def test_a_worker_that_dies_after_a_failed_reload_comes_back() -> None:
-    with serving("--processes", "2") as (daemon, host):
+    with serving("--processes", "2") as (daemon, _):
         app = Path(daemon.command[daemon.command.index("--wsgi-file") + 1])
         app.write_text("raise RuntimeError('broken release')\n")
         os.kill(daemon.pid, signal.SIGHUP)
@@ -610,7 +613,7 @@ def test_the_command_line_is_not_on_show() -> None:
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 def test_a_session_resumes_in_every_worker(version: str, tmp_path: Path) -> None:
-    """A ticket of one worker is good in all four, and after a reload that read no certificate anew it need not be."""
+    """A ticket of one worker is good in all four."""
     with serving("--processes", "4") as (daemon, host):
         tickets = tmp_path / "session.pem"
 
@@ -678,7 +681,7 @@ def test_twenty_reloads_leave_nothing() -> None:
 
 @needs_root
 def test_what_a_worker_holds(tmp_path: Path) -> None:
-    """Its own channel and no sibling's, no pid file, no way to the command that started the daemon, no listener of HUP."""
+    """Its own channel and no sibling's, no pid file, no way to the command that started the daemon."""
     pidfile = tmp_path / "pid"
     with serving("--processes", "3", "--pidfile", pidfile) as (daemon, _):
         hang_up(daemon, 2)

@@ -174,7 +174,7 @@ def raises_in_close(environ, start):
             super().close()
             raise RuntimeError("in close")
     start("200 OK", PLAIN)
-    return Bad(environ, [])
+    return Bad(environ, [b"all ", b"of it"])
 
 def exits(environ, start):
     sys.exit("enough")
@@ -333,7 +333,7 @@ CASES = [
     fails("raises_before_a_block", "RuntimeError: before a block", closes=1),
     cut("raises_mid_body", "RuntimeError: mid-body"),
     cut("raises_mid_length", "RuntimeError: mid-body"),
-    fails("raises_in_close", "RuntimeError: in close", closes=1),
+    Case("raises_in_close", 200, b"all of it", "RuntimeError: in close", closes=1),
     fails("exits", "SystemExit: enough"),
     cut("exits_mid_body", "SystemExit: 1"),
     fails("interrupts", "KeyboardInterrupt"),
@@ -654,6 +654,50 @@ def test_a_slow_body_does_not_hold_the_only_thread(tmp_path: Path) -> None:
             upload.send(b"\0")
             assert upload.answer("POST").body == b"/x"
             upload.tls.close()
+
+
+FAR_AHEAD = """
+produced = 0
+def application(environ, start_response):
+    start_response("200 OK", [])
+    if environ["PATH_INFO"] == "/produced":
+        return [str(produced).encode()]
+    def blocks():
+        global produced
+        for _ in range(320):
+            produced += 1
+            yield bytes(1 << 20)
+        produced = -1
+    return blocks()
+"""
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+def test_an_application_far_ahead_of_its_client_waits(tmp_path: Path, leaves: bool) -> None:
+    """At some 256 MiB, so that no client can fill the disk; it goes on when the client does, or ends with it."""
+    with serving(tmp_path, FAR_AHEAD, "--threads", "2") as site, site.connect() as client:
+
+        def produced() -> int:
+            return int(site.ask(get("/produced")).body)
+
+        client.send(get("/"))
+        wait_until(lambda: produced() > 250, 60.0, lambda: f"{produced()} MiB")
+        assert 250 < produced() < 280
+        if leaves:
+            client.reset()
+            site.daemon.stop()  # nobody waits for ever
+            return
+        assert 250 < produced() < 280
+        received = 0
+
+        def count(data: object) -> None:
+            nonlocal received
+            assert isinstance(data, bytes)
+            received += len(data)
+
+        assert client.answer(sink=count).status == 200
+        assert received == 320 << 20
+        assert produced() == -1
 
 
 def test_a_waiting_request_whose_client_left_is_no_harm(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from uwsgi_tls.addresses import Address, TcpAddress, UnixAddress
 from uwsgi_tls.backends.variables import variables
 from uwsgi_tls.chunked import ChunkedDecoder
 from uwsgi_tls.errors import ConfigError
-from uwsgi_tls.exchange import Exchange
+from uwsgi_tls.exchange import HIGH_WATER_BYTES, Exchange
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.http import BadRequest
 from uwsgi_tls.logs import line
@@ -30,7 +30,6 @@ BLOCK_BYTES = 65536  # of one read or write
 READS_PER_TURN = 16
 ANSWER_HEAD_BYTES = 65536
 BODY_BYTES = 1 << 20  # sent in one turn; then other connections have theirs
-HIGH_WATER_BYTES = 1 << 30  # a response of which so much waits for its client is read no further
 FULL_QUEUE_SECONDS = 0.05
 
 

@@ -122,17 +122,12 @@ class WsgiBackend:
         start = StartResponse(exchange)
         try:
             result = self._application(environ, start)
+            if isinstance(result, FileWrapper) and not start.begun and (size := result.remaining()) is not None:
+                return self._send_file(start, result, size)
             try:
-                if isinstance(result, FileWrapper) and not start.begun:
-                    size = result.remaining()
-                    if size is not None:
-                        start.begin(size)
-                        file, result = result, ()
-                        return exchange.send_file(cast(BinaryIO, file), size)
                 self._send(start, result)
             finally:
-                if hasattr(result, "close"):
-                    result.close()
+                _close(result)
             return exchange.finish()
         except Gone:
             exchange.abandon()
@@ -145,6 +140,14 @@ class WsgiBackend:
         finally:
             if exchange.body is not None:
                 exchange.body.close()
+
+    def _send_file(self, start: StartResponse, file: FileWrapper, size: int) -> bool:
+        try:
+            start.begin(size)
+        except BaseException:  # of whatever kind, the file is closed
+            _close(file)
+            raise
+        return start.exchange.send_file(cast(BinaryIO, file), size)
 
     def _send(self, start: StartResponse, result: Iterable[bytes]) -> None:
         exchange = start.exchange
@@ -171,3 +174,13 @@ class WsgiBackend:
         body = exchange.body
         environ["wsgi.input"] = io.BytesIO() if body is None else body.file()
         return environ
+
+
+def _close(result: object) -> None:
+    """PEP 3333's `close`; if it fails, the log says it, and the client has its response all the same."""
+    close = getattr(result, "close", None)
+    if close is not None:
+        try:
+            close()
+        except BaseException:  # the application's own code again
+            trace()

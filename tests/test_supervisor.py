@@ -1,0 +1,471 @@
+"""supervisor.py: every decision about workers, on a fleet that does not exist, with a clock of the test's own.
+
+Real processes and real signals: blackbox/test_life.py.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import NoReturn
+
+import pytest
+
+from uwsgi_tls import supervisor, worker
+from uwsgi_tls.options import Config
+from uwsgi_tls.supervisor import Supervisor, Worker
+from uwsgi_tls.worker import Task
+
+EXITED = 0x100  # wait(2) statuses
+DIED_OF_22 = 22 << 8
+KILLED = 9
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Fleet(Supervisor):
+    """A supervisor whose workers are entries only; what it would do to them is noted."""
+
+    def __init__(self, processes: int, clock: Clock) -> None:
+        self.clock = clock
+        self.reports: list[int] = []
+        self.spawned: list[tuple[int, int]] = []  # number, generation
+        self.signals: list[tuple[int, str]] = []  # number, signal
+        self.said: list[str] = []
+        self.title = ""
+        self.reopened = 0
+        self.reopen_fails = ""
+        self.theirs: dict[int, socket.socket] = {}
+        config = Config(processes=processes, reload_mercy=60)
+        super().__init__(
+            Task(config, ["certificates of 1"], [], None, os.getpid()),  # type: ignore[list-item]
+            reopen=self.reopen,  # type: ignore[arg-type]
+            started=self.reports.append,
+            masters_own=lambda: None,
+        )
+
+    def reopen(self) -> list[str]:
+        self.reopened += 1
+        if self.reopen_fails:
+            raise RuntimeError(self.reopen_fails)
+        return [f"certificates of {self.reopened + 1}"]
+
+    def _spawn(self, number: int) -> None:
+        self.spawned.append((number, self._coming))
+        pid = len(self.theirs) + 1
+        ours, self.theirs[pid] = socket.socketpair()
+        self._workers[pid] = Worker(number, self._coming, pid, ours, self.clock.monotonic())
+
+    def _signal(self, child: Worker, number: signal.Signals) -> None:
+        self.signals.append((child.number, number.name))
+
+    def _title(self, state: str) -> None:
+        self.title = state
+
+    # What happens to it.
+
+    def begin(self) -> None:
+        for number in range(1, self._wanted + 1):
+            self._spawn(number)
+
+    def of(self, number: int, generation: int | None = None) -> Worker:
+        """The worker of this number that is not retiring."""
+        (found,) = (
+            child
+            for child in self._workers.values()
+            if child.number == number and not child.retiring and generation in (None, child.generation)
+        )
+        return found
+
+    def gets_ready(self, *children: Worker) -> None:
+        for child in children:
+            self.theirs[child.pid].send(worker.READY)
+        self._hear()
+
+    def dies(self, child: Worker, status: int = KILLED) -> None:
+        self._buried(self._workers.pop(child.pid), status)
+
+    def numbers(self) -> list[tuple[int, int]]:
+        """Number and generation of all that are there and not on their way out."""
+        return sorted((child.number, child.generation) for child in self._workers.values() if not child.retiring)
+
+    @property
+    def generation(self) -> int:
+        return self._generation
+
+    @property
+    def listeners(self) -> object:
+        return self._task.listeners[0]
+
+    @property
+    def over(self) -> bool:
+        return self._stop_at is not None and not self._workers
+
+    def close(self) -> None:
+        for sock in self.theirs.values():
+            sock.close()
+        for child in self._workers.values():
+            child.channel.close()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(supervisor, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def starting(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    """Three workers of which none is ready yet."""
+    fleet = Fleet(3, clock)
+    monkeypatch.setattr(supervisor, "line", fleet.said.append)
+    fleet.begin()
+    yield fleet
+    fleet.close()
+
+
+@pytest.fixture
+def fleet(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    """Two workers that serve."""
+    fleet = Fleet(2, clock)
+    monkeypatch.setattr(supervisor, "line", fleet.said.append)
+    fleet.begin()
+    fleet.gets_ready(*fleet._workers.values())
+    fleet.spawned.clear()
+    yield fleet
+    fleet.close()
+
+
+# --- the start --------------------------------------------------------------------------------
+
+
+def test_it_has_started_when_all_are_ready(starting: Fleet) -> None:
+    for number in (1, 3):
+        starting.gets_ready(starting.of(number))
+        assert starting.reports == []
+    starting.gets_ready(starting.of(2))
+    assert starting.reports == [0]
+    assert starting.title == "serving"
+
+
+@pytest.mark.parametrize(("status", "expected"), [(KILLED, 1), (0, 1), (EXITED, 1), (DIED_OF_22, 22)])
+def test_a_start_that_fails(starting: Fleet, status: int, expected: int) -> None:
+    """The first worker that cannot start ends it all, with its own status."""
+    starting.gets_ready(starting.of(1))
+    starting.dies(starting.of(2), status)
+    assert starting.reports == [expected]
+    assert starting.signals == [(1, "SIGKILL"), (3, "SIGKILL")]
+    starting.dies(starting.of(1))
+    starting.dies(starting.of(3), DIED_OF_22)
+    assert starting.over
+    assert starting._status == expected
+
+
+@pytest.fixture
+def ignored_sigio() -> Iterator[None]:
+    """The signal of a channel would end the tests: only the real master has it blocked."""
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGIO, before)
+
+
+# --- deaths -----------------------------------------------------------------------------------
+
+
+def test_back_off(fleet: Fleet, clock: Clock) -> None:
+    """At once, then after 0.5, 1, 2 ... 30 seconds as long as it dies young; the other one is not concerned."""
+    delays = []
+    for _ in range(10):
+        fleet.dies(fleet.of(1))
+        began = clock.now
+        fleet._keep_time()
+        while not fleet.spawned:
+            step = fleet._patience()
+            assert step > 0
+            clock.now += step
+            fleet._keep_time()
+        delays.append(clock.now - began)
+        assert fleet.spawned == [(1, 1)]
+        fleet.spawned.clear()
+        fleet.gets_ready(fleet.of(1))
+    assert delays == pytest.approx([0, 0.5, 1, 2, 4, 8, 16, 30, 30, 30])
+    fleet.dies(fleet.of(2))
+    fleet._keep_time()
+    assert fleet.spawned == [(2, 1)]
+
+
+def test_a_worker_that_has_lived_is_replaced_at_once(fleet: Fleet, clock: Clock) -> None:
+    for _ in range(4):
+        fleet.dies(fleet.of(1))
+        clock.now += 5
+        fleet._keep_time()
+    clock.now += supervisor.YOUNG_SECONDS
+    fleet.spawned.clear()
+    fleet.dies(fleet.of(1))
+    fleet._keep_time()
+    assert fleet.spawned == [(1, 1)]
+
+
+def test_a_successor_that_cannot_start_is_no_failed_start(fleet: Fleet, clock: Clock) -> None:
+    fleet.dies(fleet.of(1))
+    fleet._keep_time()
+    fleet.dies(fleet.of(1), DIED_OF_22)
+    assert not fleet.signals
+    clock.now += 1
+    fleet._keep_time()
+    assert fleet.numbers() == [(1, 1), (2, 1)]
+    assert fleet.reports == [0]
+
+
+@pytest.mark.usefixtures("ignored_sigio")
+def test_no_fork(fleet: Fleet, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without memory or room for a process it is tried again, and no descriptor is lost."""
+
+    def refuse() -> NoReturn:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    before = len(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(os, "fork", refuse)
+    for _ in range(3):
+        Supervisor._spawn(fleet, 3)
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert fleet.said[-1] == "unable to fork worker 3: [Errno 11] Resource temporarily unavailable"
+    assert fleet._respawn_at[3] == clock.now + 1.0
+
+
+@pytest.mark.usefixtures("ignored_sigio")
+def test_the_channel_gives_its_signal_from_before_the_fork(
+    fleet: Fleet, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker may be ready before its master runs again: a word without a signal would be heard an hour later."""
+    made: list[socket.socket] = []
+    pair = socket.socketpair
+
+    def remember() -> tuple[socket.socket, socket.socket]:
+        made.extend(pair())
+        return made[0], made[1]
+
+    def fork() -> int:
+        assert fcntl.fcntl(made[0], fcntl.F_GETFL) & os.O_ASYNC
+        assert fcntl.fcntl(made[0], fcntl.F_GETOWN) == os.getpid()
+        return 4711
+
+    monkeypatch.setattr(supervisor, "socket", SimpleNamespace(socketpair=remember))
+    monkeypatch.setattr(os, "fork", fork)
+    Supervisor._spawn(fleet, 3)
+    assert fleet._workers[4711].number == 3
+
+
+# --- reloads ----------------------------------------------------------------------------------
+
+
+def test_reload(fleet: Fleet) -> None:
+    """The old ones serve until all new ones are ready; then they retire."""
+    fleet._take(signal.SIGHUP)
+    assert fleet.spawned == [(1, 2), (2, 2)]
+    fleet.gets_ready(fleet.of(1, 2))
+    assert (fleet.generation, fleet.signals) == (1, [])
+    fleet.gets_ready(fleet.of(2, 2))
+    assert fleet.generation == 2
+    assert fleet.signals == [(1, "SIGTERM"), (2, "SIGTERM")]
+    assert fleet.listeners == "certificates of 2"
+    for child in [child for child in fleet._workers.values() if child.generation == 1]:
+        fleet.dies(child, 0)
+    fleet._keep_time()
+    assert fleet.numbers() == [(1, 2), (2, 2)]
+    assert fleet.spawned == [(1, 2), (2, 2)]
+
+
+def test_reload_keeps_the_certificates_when_files_do_not_do(fleet: Fleet) -> None:
+    fleet.reopen_fails = "key: permission denied"
+    fleet._take(signal.SIGHUP)
+    fleet.gets_ready(*fleet._workers.values())
+    assert fleet.generation == 2
+    assert fleet.listeners == "certificates of 1"
+    assert any("those in memory stay: key: permission denied" in text for text in fleet.said)
+
+
+def test_a_second_hang_up_is_ignored_while_one_is_under_way(fleet: Fleet) -> None:
+    fleet._take(signal.SIGHUP)
+    fleet._take(signal.SIGHUP)
+    assert fleet.spawned == [(1, 2), (2, 2)]
+    fleet.gets_ready(*fleet._workers.values())
+    fleet._take(signal.SIGHUP)
+    assert fleet.spawned[2:] == [(1, 3), (2, 3)]
+
+
+def test_reload_that_fails(fleet: Fleet, clock: Clock) -> None:
+    """One new worker cannot start: the new generation is ended, the old one never noticed."""
+    fleet._take(signal.SIGHUP)
+    ready, broken = fleet.of(1, 2), fleet.of(2, 2)
+    fleet.gets_ready(ready)
+    fleet.dies(broken, DIED_OF_22)
+    assert fleet.signals == [(1, "SIGKILL")]
+    fleet.dies(ready)
+    fleet._keep_time()
+    assert fleet.numbers() == [(1, 1), (2, 1)]
+    assert (fleet.generation, fleet.title) == (1, "serving")
+    fleet._take(signal.SIGHUP)
+    fleet.gets_ready(*fleet._workers.values())
+    assert fleet.numbers() == [(1, 2), (2, 2)]
+
+
+def test_an_old_worker_that_dies_while_a_reload_is_under_way(fleet: Fleet, clock: Clock) -> None:
+    """Its number is about to come anyway; if the reload fails, it comes after all."""
+    fleet._take(signal.SIGHUP)
+    fleet.dies(fleet.of(1, 1))
+    fleet._keep_time()
+    assert fleet.spawned == [(1, 2), (2, 2)]
+    fleet.dies(fleet.of(2, 2), DIED_OF_22)
+    fleet._keep_time()
+    assert (1, 1) in fleet.numbers()
+    assert fleet.spawned[-1] == (1, 1)
+
+
+def test_a_new_worker_that_was_ready_and_dies_before_the_others_are(fleet: Fleet, clock: Clock) -> None:
+    fleet._take(signal.SIGHUP)
+    fleet.gets_ready(fleet.of(1, 2))
+    fleet.dies(fleet.of(1, 2))
+    fleet._keep_time()
+    assert fleet.spawned[-1] == (1, 2)
+    fleet.gets_ready(fleet.of(1, 2), fleet.of(2, 2))
+    assert fleet.generation == 2
+
+
+def test_a_pending_replacement_is_overtaken_by_a_reload(fleet: Fleet, clock: Clock) -> None:
+    for _ in range(2):
+        fleet.dies(fleet.of(1))
+        clock.now += 0.1
+        fleet._keep_time()
+    assert fleet.numbers() == [(2, 1)]
+    fleet._take(signal.SIGHUP)
+    fleet.gets_ready(*fleet._workers.values())
+    clock.now += 60
+    fleet._keep_time()
+    assert fleet.numbers() == [(1, 2), (2, 2)]
+
+
+# --- more and fewer ---------------------------------------------------------------------------
+
+
+def test_resize(fleet: Fleet) -> None:
+    fleet._take(signal.SIGTTIN)
+    fleet._keep_time()
+    assert fleet.spawned == [(3, 1)]
+    fleet._take(signal.SIGTTOU)
+    fleet._take(signal.SIGTTOU)
+    assert fleet.signals == [(3, "SIGTERM"), (2, "SIGTERM")]
+    fleet._take(signal.SIGTTOU)
+    assert fleet.numbers() == [(1, 1)]
+    assert fleet.said[-1].endswith("one is the least")
+    fleet._take(signal.SIGHUP)
+    assert fleet.spawned[1:] == [(1, 2)]
+
+
+def test_resize_waits_for_quieter_times(fleet: Fleet) -> None:
+    fleet._take(signal.SIGHUP)
+    fleet._take(signal.SIGTTIN)
+    fleet._keep_time()
+    assert fleet.spawned == [(1, 2), (2, 2)]
+    assert fleet.said[-1].endswith("not while changing")
+
+
+def test_one_that_is_no_longer_wanted_does_not_come_back(fleet: Fleet, clock: Clock) -> None:
+    fleet.dies(fleet.of(2))
+    fleet._take(signal.SIGTTOU)
+    clock.now += 60
+    fleet._keep_time()
+    assert fleet.spawned == []
+
+
+# --- stops ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop(fleet: Fleet, clock: Clock, number: signal.Signals) -> None:
+    fleet._take(number)
+    assert fleet.signals == [(1, "SIGTERM"), (2, "SIGTERM")]
+    fleet.dies(next(iter(fleet._workers.values())), 0)
+    fleet._keep_time()
+    assert fleet.spawned == []
+    clock.now += 60
+    fleet._keep_time()
+    assert len(fleet.signals) == 2, "the worker itself sees to its mercy"
+    clock.now += 1.5
+    fleet._keep_time()
+    assert fleet.signals[2:] == [(2, "SIGKILL")]
+    clock.now += 60
+    fleet._keep_time()
+    assert len(fleet.signals) == 3
+    fleet.dies(next(iter(fleet._workers.values())))
+    assert fleet.over
+    assert fleet._status == 0
+
+
+@pytest.mark.parametrize(
+    "numbers", [[signal.SIGQUIT], [signal.SIGTERM, signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]]
+)
+def test_stop_now(fleet: Fleet, numbers: list[signal.Signals]) -> None:
+    for number in numbers:
+        fleet._take(number)
+    assert fleet.signals[-2:] == [(1, "SIGKILL"), (2, "SIGKILL")]
+
+
+def test_nothing_new_begins_in_a_stop(fleet: Fleet, clock: Clock) -> None:
+    fleet.dies(fleet.of(1))
+    fleet._take(signal.SIGTERM)
+    for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
+        fleet._take(number)
+    clock.now += 60
+    fleet._keep_time()
+    assert fleet.spawned == []
+
+
+def test_a_stop_in_a_reload(fleet: Fleet) -> None:
+    fleet._take(signal.SIGHUP)
+    fleet._take(signal.SIGTERM)
+    assert sorted(fleet.signals) == [(1, "SIGTERM"), (1, "SIGTERM"), (2, "SIGTERM"), (2, "SIGTERM")]
+    fleet.gets_ready(*fleet._workers.values())
+    assert fleet.generation == 1
+    assert len(fleet.signals) == 4
+
+
+# --- signals ----------------------------------------------------------------------------------
+
+
+def test_all_but_the_faults_are_blocked() -> None:
+    for number in ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "ALRM", "TTIN", "TTOU", "CHLD", "IO", "PWR"):
+        assert signal.Signals[f"SIG{number}"] in supervisor.BLOCKED
+    assert signal.SIGRTMIN in supervisor.BLOCKED
+    assert signal.SIGRTMAX in supervisor.BLOCKED
+    for number in ("KILL", "STOP", "SEGV", "BUS", "FPE", "ILL", "ABRT", "CONT", "TSTP"):
+        assert signal.Signals[f"SIG{number}"] not in supervisor.BLOCKED
+
+
+def test_others_are_said_to_mean_nothing(fleet: Fleet) -> None:
+    for number in supervisor.BLOCKED:
+        if number not in {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU}:
+            fleet._take(int(number))
+    assert (fleet.signals, fleet.spawned) == ([], [])
+    assert f"signal {int(signal.SIGUSR2)} has no meaning here: ignored" in fleet.said
+
+
+def test_it_waits_no_longer_than_it_must(fleet: Fleet, clock: Clock) -> None:
+    assert fleet._patience() == supervisor.IDLE_SECONDS
+    fleet.dies(fleet.of(1))
+    assert fleet._patience() == 0.0
+    clock.now += 5
+    assert fleet._patience() == 0.0
+    fleet._keep_time()
+    fleet._take(signal.SIGTERM)
+    assert fleet._patience() == 61.0

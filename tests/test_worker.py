@@ -1,0 +1,177 @@
+"""worker.py: which deadline is whose, who the peer is, which backend, and accepting when there is no room left."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from uwsgi_tls import worker
+from uwsgi_tls.addresses import TcpAddress
+from uwsgi_tls.backends.report import ReportBackend
+from uwsgi_tls.backends.uwsgi import Policy, UwsgiBackend
+from uwsgi_tls.backends.wsgi import WsgiBackend
+from uwsgi_tls.lounge import Lounge
+from uwsgi_tls.options import Config
+from uwsgi_tls.service import Endpoint, Limits, Service
+from uwsgi_tls.worker import Listener, Seat, Task
+
+
+@pytest.mark.parametrize(
+    ("family", "address", "peer"),
+    [
+        (socket.AF_INET, ("192.0.2.1", 4711), ("192.0.2.1", "4711")),
+        (socket.AF_INET6, ("2001:db8::1", 4711, 0, 0), ("2001:db8::1", "4711")),
+        (socket.AF_INET6, ("::ffff:192.0.2.1", 4711, 0, 0), ("192.0.2.1", "4711")),
+        (socket.AF_INET6, ("::ffff:c000:201", 4711, 0, 0), ("::ffff:c000:201", "4711")),
+        (socket.AF_INET6, ("fe80::1%eth0.100", 4711, 0, 2), ("fe80::1%eth0.100", "4711")),
+        (socket.AF_UNIX, "", ("0.0.0.0", "0")),
+        (socket.AF_UNIX, b"\0autobind", ("0.0.0.0", "0")),
+        (socket.AF_UNIX, None, ("0.0.0.0", "0")),
+    ],
+)
+def test_peer(family: int, address: object, peer: tuple[str, str]) -> None:
+    assert worker._peer(family, address) == peer
+
+
+def test_each_limit_has_its_option() -> None:
+    config = Config(
+        https_handshake_timeout=1,
+        http_headers_timeout=2,
+        http_body_timeout=3,
+        http_keepalive=4,
+        http_write_timeout=5,
+        buffer_size=600,
+        http_max_headers=7,
+        limit_post=8,
+        post_buffering=9,
+    )
+    assert worker._limits(config) == Limits(
+        handshake=1,
+        headers=2,
+        body=3,
+        keepalive=4,
+        write=5,
+        head_bytes=600,
+        max_headers=7,
+        body_bytes=8,
+        memory_bytes=9,
+    )
+
+
+def task(config: Config, listeners: list[Listener] | None = None) -> Task:
+    return Task(config, listeners or [], [], None, os.getpid())
+
+
+def test_backend_of_nodes() -> None:
+    config = Config(
+        http_to=(TcpAddress("127.0.0.1", 1),),
+        http_connect_timeout=2,
+        http_timeout=3,
+        http_gracetime=4,
+        http_modifier1=5,
+        http_modifier2=6,
+        http_var=(("A", "b"),),
+    )
+    backend = worker._backend(task(config), Lounge(1))
+    assert isinstance(backend, UwsgiBackend)
+    assert backend.policy == Policy(connect=2, answer=3, grace=4, modifier1=5, modifier2=6, extra=(("A", "b"),))
+
+
+def test_backend_of_an_application(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("def application(environ, start_response): ...\n")
+    backend = worker._backend(task(Config(wsgi_file=str(tmp_path / "app.py"))), Lounge(1))
+    assert isinstance(backend, WsgiBackend)
+
+
+def test_backend_of_nothing() -> None:
+    assert isinstance(worker._backend(task(Config()), Lounge(1)), ReportBackend)
+
+
+# --- accepting --------------------------------------------------------------------------------
+
+
+class Full:
+    """A listening socket whose process has no descriptors left."""
+
+    family = socket.AF_INET
+
+    def __init__(self, *codes: int) -> None:
+        self.codes = list(codes)
+        self.accepts = 0
+
+    def fileno(self) -> int:
+        return self._real.fileno()
+
+    def _accept(self) -> tuple[int, object]:
+        self.accepts += 1
+        code = self.codes.pop(0) if self.codes else errno.EAGAIN
+        raise OSError(code, os.strerror(code))
+
+    def __enter__(self) -> Full:
+        self._real = socket.create_server(("127.0.0.1", 0))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._real.close()
+
+
+@pytest.mark.parametrize(
+    ("codes", "rests", "accepts"),
+    [
+        pytest.param([], 0, 1, id="nobody there"),
+        pytest.param([errno.ECONNABORTED], 0, 1, id="left already"),
+        pytest.param([errno.EMFILE], 1, 1, id="no descriptor in the process"),
+        pytest.param([errno.ENFILE], 1, 1, id="nor in the system"),
+        pytest.param([errno.ENOBUFS], 1, 1, id="no memory"),
+    ],
+)
+def test_accepting_where_it_fails(codes: list[int], rests: int, accepts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It rests instead of asking again at once, says so, and never ends."""
+    said, slept = list[str](), list[float]()
+    monkeypatch.setattr(worker, "line", said.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    ours, theirs = socket.socketpair()
+    read, write = os.pipe()
+    with Full(*codes) as full, ours, theirs:
+        listener = Listener(cast(Any, full), cast(Endpoint, None), socket.AF_INET)
+        service = cast(Service, SimpleNamespace())
+        acceptor = worker._Acceptor(task(Config(), [listener]), Seat(1, 1, ours), service, (read, write))
+        acceptor._accept(listener)
+        assert (len(slept), full.accepts) == (rests, accepts)
+        assert len(said) == rests
+        full.codes = codes * 5
+        for _ in codes * 5:
+            acceptor._accept(listener)
+        assert len(slept) == rests * 6
+        assert len(said) == rests  # not ten times a second
+    os.close(read)
+    os.close(write)
+
+
+# --- signals ----------------------------------------------------------------------------------
+
+
+def test_signals_wake_the_main_thread_and_do_nothing_else() -> None:
+    """In a child, since handlers are the process's: each is written to the pipe, none ends it, TERM included."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            read, _ = worker._take_signals()
+            numbers = {signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPROF, signal.SIGRTMAX}
+            for number in numbers:
+                os.kill(os.getpid(), number)
+            seen = set(os.read(read, 512))
+            programs = {signal.getsignal(number) for number in numbers}
+            status = 0 if seen == {int(number) for number in numbers} and signal.SIG_IGN not in programs else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
