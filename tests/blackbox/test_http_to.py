@@ -630,7 +630,12 @@ def test_a_dead_node_is_passed_over(directory: Path, kind: str) -> None:
     """No request fails, the dead one is asked once in its time of grace, and then again."""
     deaf, tcp = dead_tcp_port()
     (directory / "file").write_text("")
-    dead: Path | str = {"refuses": tcp, "no such file": directory / "missing", "not a socket": directory / "file"}[kind]
+    nodes: dict[str, Path | str] = {
+        "refuses": tcp,
+        "no such file": directory / "missing",
+        "not a socket": directory / "file",
+    }
+    dead = nodes[kind]
     with (
         deaf,
         Node(directory / "n") as node,
