@@ -308,22 +308,50 @@ def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     assert wire.closed
 
 
-def test_a_response_that_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is an end to what is kept for a client."""
-    monkeypatch.setattr(module, "SPOOL_BYTES", 10_000)
-    exchange, wire, _ = an_exchange(capacity=0)
-    exchange.start("200 OK", [])
+@pytest.mark.parametrize("leaves", [False, True])
+def test_a_producer_that_is_far_ahead_waits(monkeypatch: pytest.MonkeyPatch, leaves: bool) -> None:
+    """There is an end to what is kept for a client: its reading lets the producer go on, its end ends it."""
+    monkeypatch.setattr(module, "FULL_BYTES", 10_000)
+    exchange, wire, log = an_exchange(capacity=0)
+    written, gone = list[int](), threading.Event()
 
-    def write_on() -> None:
-        for _ in range(100):
-            exchange.write(b"x" * 1000)
+    def produce() -> None:
+        exchange.start("200 OK", [("Content-Length", "100000")])
+        try:
+            for number in range(100):
+                exchange.write(bytes([number]) * 1000)
+                written.append(number)
+            exchange.finish()
+        except Gone:
+            gone.set()
 
-    with pytest.raises(Gone):
-        write_on()
-    assert exchange.waiting() < 12_000
-    exchange.abandon()
-    wire.drain()
-    assert wire.closed
+    def waits() -> bool:
+        before = len(written)
+        thread.join(0.05)
+        return before == len(written) and thread.is_alive()
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    while not waits():
+        assert len(written) < 100, "it does not wait"
+    assert 9 <= len(written) <= 12
+    if leaves:
+        wire.left = True
+        wire.drain()
+        assert gone.wait(5)
+    else:
+        wire.drain(3000)
+        while not waits():
+            assert len(written) < 100, "it does not wait again"
+        assert 12 <= len(written) <= 15
+        while thread.is_alive() or wire.step is not None:
+            if wire.step is not None:
+                wire.drain()
+        assert body_of(wire) == b"".join(bytes([number]) * 1000 for number in range(100))
+    thread.join(5)
+    assert not thread.is_alive()
+    assert wire.closed is leaves
+    assert len(log.records) == 1
 
 
 # --- slow clients -----------------------------------------------------------------------------

@@ -134,13 +134,14 @@ def test_a_graceful_stop(number: signal.Signals) -> None:
 
 def test_a_request_on_its_way_is_still_answered() -> None:
     """An idle connection has a moment, for a request that crosses the stop's path."""
-    with serving() as (daemon, host), Client(host) as client:
-        assert client.get().status == 200
-        os.kill(daemon.pid, signal.SIGTERM)
-        daemon.wait_for_titles("draining", 1)
-        answer = client.get()
-        assert (answer.status, answer.stays) == (200, False)
-        assert client.ended()
+    with serving() as (daemon, host):
+        with Client(host) as client:
+            assert client.get().status == 200
+            os.kill(daemon.pid, signal.SIGTERM)
+            daemon.wait_for_titles("draining", 1)
+            answer = client.get()
+            assert (answer.status, answer.stays) == (200, False)
+            assert client.ended()
         assert daemon.wait(5) == 0
 
 
@@ -314,16 +315,17 @@ def test_reload_without_a_failed_request() -> None:
 
 
 def test_requests_under_way_outlive_a_reload() -> None:
-    with serving() as (daemon, host), Client(host) as client:
+    with serving() as (daemon, host):
         (old,) = workers(daemon)
-        client.send("GET", "/wait?2")
-        assert not readable(client, 0.3)
-        os.kill(daemon.pid, signal.SIGHUP)
-        daemon.wait_for_line("generation 2 is serving")
-        with Client(host) as other:
-            assert other.get().body != str(old.pid).encode()
-        answer = client.read_answer()
-        assert (answer.status, answer.stays, answer.body) == (200, False, str(old.pid).encode())
+        with Client(host) as client:
+            client.send("GET", "/wait?2")
+            assert not readable(client, 0.3)
+            os.kill(daemon.pid, signal.SIGHUP)
+            daemon.wait_for_line("generation 2 is serving")
+            with Client(host) as other:
+                assert other.get().body != str(old.pid).encode()
+            answer = client.read_answer()
+            assert (answer.status, answer.stays, answer.body) == (200, False, str(old.pid).encode())
         assert wait_for_end(old.pid)
 
 
