@@ -330,7 +330,7 @@ def test_a_producer_that_is_far_ahead_waits(monkeypatch: pytest.MonkeyPatch, lea
         thread.join(0.05)
         return before == len(written) and thread.is_alive()
 
-    thread = threading.Thread(target=produce)
+    thread = threading.Thread(target=produce, daemon=True)
     thread.start()
     while not waits():
         assert len(written) < 100, "it does not wait"
@@ -399,7 +399,7 @@ def test_two_threads() -> None:
                 elif over.is_set():
                     return
 
-        thread = threading.Thread(target=drain)
+        thread = threading.Thread(target=drain, daemon=True)
         thread.start()
         exchange.start("200 OK", [("Content-Length", str(200 * 1009))])
         for number in range(200):

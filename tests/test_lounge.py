@@ -80,7 +80,7 @@ def room(threads: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lounge]:
     """A lounge with its threads, which sweeps often."""
     monkeypatch.setattr(lounge, "SWEEP_SECONDS", 0.02)
     room = Lounge(threads)
-    service = [threading.Thread(target=room.serve) for _ in range(threads)]
+    service = [threading.Thread(target=room.serve, daemon=True) for _ in range(threads)]
     for thread in service:
         thread.start()
     yield room
@@ -229,7 +229,7 @@ def test_timers() -> None:
     for delay, name in ((0.15, "b"), (0.05, "a"), (0.2, "c")):
         room.later(began + delay, lambda name=name: said.append((name, time.monotonic() - began)))  # type: ignore[misc]
     room.later(began + 0.25, done.set)
-    thread = threading.Thread(target=room.serve)
+    thread = threading.Thread(target=room.serve, daemon=True)
     thread.start()
     assert done.wait(SECONDS)
     room.closed = True
@@ -279,7 +279,7 @@ def test_an_old_event_does_not_reach_who_has_the_number_now() -> None:
     for guest in pair:
         guest.park()
         guest.peer.send(b"x")
-    thread = threading.Thread(target=room.serve)
+    thread = threading.Thread(target=room.serve, daemon=True)
     thread.start()
     wait_for(lambda: bool(replaced))
     (fresh,) = replaced
@@ -312,7 +312,7 @@ def test_each_event_has_one_owner() -> None:
 
     for _ in range(100):
         Guest(room, time.monotonic() + 0.01, then=own)
-    service = [threading.Thread(target=room.serve) for _ in range(8)]
+    service = [threading.Thread(target=room.serve, daemon=True) for _ in range(8)]
     for thread in service:
         thread.start()
     for guest in guests:

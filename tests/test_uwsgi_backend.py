@@ -160,7 +160,7 @@ class Stage:
         node = Node("n", socket.AF_UNIX, str(directory / "n"))
         self.backend = UwsgiBackend([node], POLICY, self.lounge)
         self.service = Service(LIMITS, self.lounge, self.backend, Room(1), export_cert=False, worker=1, pid=1)
-        self.thread = threading.Thread(target=self.lounge.serve)
+        self.thread = threading.Thread(target=self.lounge.serve, daemon=True)
         self.thread.start()
 
     def ask(self, method: str = "GET", body: bytes | None = None, capacity: int = 1 << 40) -> Wire:

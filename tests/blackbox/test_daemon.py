@@ -116,7 +116,7 @@ def test_an_interrupted_command(place: Path) -> None:
     host, pidfile, log, go = loopback(), place / "pid", place / "log", place / "go"
     os.mkfifo(go)
     (place / "app.py").write_text(
-        f"open({str(go)!r}).read()\n"
+        f"import os\nif os.path.exists({str(go)!r}):\n    open({str(go)!r}).read()\n"
         "def application(environ, start_response):\n    start_response('200 OK', [])\n    return [b'served']\n"
     )
     go.chmod(0o666)
@@ -127,8 +127,11 @@ def test_an_interrupted_command(place: Path) -> None:
     with process, open(go, "w"):  # a FIFO opens when the application has opened it, too
         process.send_signal(signal.SIGINT)
         process.wait(COMMAND_SECONDS)
+        go.unlink()
     with daemon(read_pid(pidfile)) as members:
         wait_until(lambda: "is serving" in log.read_text(), COMMAND_SECONDS, log.read_text)
+        os.kill(read_pid(pidfile), signal.SIGHUP)
+        wait_until(lambda: "generation 2 is serving" in log.read_text(), COMMAND_SECONDS, log.read_text)
         with Client(host) as client:
             assert client.get().body == b"served"
         assert len(members) == 2

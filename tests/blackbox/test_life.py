@@ -195,13 +195,14 @@ def test_a_stop_while_it_starts() -> None:
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_kill_of_the_master(count: int) -> None:
-    """No worker is left within two seconds, busy or not, and the port is free."""
+    """No worker is left within two seconds, busy or idle or stopped, and the port is free."""
     with serving("--processes", str(count)) as (daemon, host):
         with Client(host) as client:
             client.send("GET", "/wait?60")
             assert not readable(client, 0.3)
             left = workers(daemon)
             assert len(left) == count
+            os.kill(left[-1].pid, signal.SIGSTOP)  # which reads no channel: only the kernel can end it
             os.kill(daemon.pid, signal.SIGKILL)
             deadline = time.monotonic() + 2
             assert all(wait_for_end(process.pid, deadline - time.monotonic()) for process in left)
