@@ -9,9 +9,9 @@ import uwsgi_tls
 PACKAGE = Path(uwsgi_tls.__file__).parent
 LAYERS = (
     "__init__ errors gone addresses https_option options placeholders ini ignored config"
-    " hello http chunked response spool uwsgi_packet",
+    " hello proxy_protocol http chunked response spool uwsgi_packet",
     "listeners certificates tls privileges pidfile titles daemon logs monitor scoreboard pki",
-    "lounge channel intake service exchange connection backends stats",
+    "lounge channel intake service farewell exchange connection arrival backends stats",
     "worker",
     "supervisor master",
     "check help cli __main__",

@@ -278,6 +278,10 @@ def _check(config: Config) -> None:
         raise error("http-to", str(config.http_to[0]), f"requests go to wsgi-file = {config.wsgi_file} already")
     if config.http_to and config.module:
         raise error("http-to", str(config.http_to[0]), f"requests go to module = {config.module} already")
+    if config.http_enable_proxy_protocol and not config.proxy_protocol_trust:
+        raise error(
+            "http-enable-proxy-protocol", "true", "proxy-protocol-trust must name the load balancers to believe"
+        )
     named = config.module.partition(":")[2]
     if named and config.callable and named != config.callable:
         raise error("callable", config.callable, f"module = {config.module} names another")

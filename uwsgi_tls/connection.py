@@ -1,33 +1,25 @@
-"""One accepted socket: first bytes, TLS handshake, requests in turn, and its end.
+"""One connection from its ClientHello on: the TLS handshake, requests in turn, and its end.
 
 A connection is a small state machine whose state is `step`, the method that the next event calls. Every step goes as
 far as it can without waiting and then parks the connection in the lounge with a deadline. What is written here never
 blocks. TLS itself is the channel's.
 """
 
-import socket
 import traceback
 from _socket import socket as RawSocket  # without the wrapper's work: a connection needs none of it
 from collections.abc import Callable
 
-from uwsgi_tls import hello, http
+from uwsgi_tls import http
 from uwsgi_tls.channel import Channel
 from uwsgi_tls.exchange import Exchange
+from uwsgi_tls.farewell import LINGER_SECONDS, Farewell
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.intake import Intake
 from uwsgi_tls.logs import line
 from uwsgi_tls.lounge import GONE, HANGUP_ONLY, NEVER, READ, WRITE
 from uwsgi_tls.service import Endpoint, Service
 
-HELLO_BYTES = 65536  # a ClientHello may not be longer (TLS.md: a post-quantum one has some 1,700)
 READS_PER_TURN = 16  # then other connections have their turn
-LINGER_SECONDS = 2.0
-LINGER_BYTES = 65536
-
-PLAIN_HTTP_ANSWER = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 58\r\n\r\n"
-    b"The plain HTTP request was sent to an HTTPS port; use TLS."
-)
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -40,7 +32,6 @@ class Connection:
         "_channel",
         "_idle",
         "_intake",
-        "_low_water",
         "_seen",
         "armed",
         "buffer",
@@ -65,16 +56,15 @@ class Connection:
         self.deadline = service.lounge.now + service.limits.handshake
         self.armed = 0
         self.closed = False
-        self.step: Callable[[int], None] = self._first_bytes
+        self.step: Callable[[int], None] = self._more_handshake
         self.buffer = b""  # what has come and belongs to no request yet
         self.exchange: Exchange | None = None  # the request under way
         self.variables: tuple[tuple[str, str], ...] = ()  # those of every request of this connection
-        self._channel: Channel | None = None
+        self._channel: Channel | None = Channel(endpoint.context, sock)
         self._intake: Intake | None = None
         self._idle = False
-        self._low_water = False
         self._seen = 0  # bytes of the buffer that are known to hold no whole head
-        service.connections.add(self)
+        service.guests.add(self)
 
     # What the lounge calls: the caller owns the connection.
 
@@ -111,44 +101,6 @@ class Connection:
             self.close()
 
     # The steps.
-
-    def _first_bytes(self, events: int) -> None:
-        """Looks at what the client says first, without taking it from the socket; so a name can choose the context."""
-        try:
-            seen = hello.look(self.sock.recv(HELLO_BYTES, socket.MSG_PEEK))
-        except BlockingIOError:
-            return self._park(READ)
-        except OSError:
-            return self.close()
-        if isinstance(seen, hello.Hello):
-            return self._begin_tls()
-        if isinstance(seen, hello.NotTls):
-            return self._not_tls(seen.kind)
-        if events & (GONE | HANGUP_ONLY) or seen.bytes_total > HELLO_BYTES:
-            return self.close()
-        # The peeked bytes stay in the socket, so that it would be ready again at once: only the rest may wake us
-        # (socket(7)).
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, seen.bytes_total)
-        self._low_water = True
-        return self._park(READ)
-
-    def _begin_tls(self) -> None:
-        if self._low_water:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-        self._channel = Channel(self.endpoint.context, self.sock)
-        self.step = self._more_handshake
-        self._more_handshake(0)
-
-    def _not_tls(self, kind: str) -> None:
-        if kind == "http":
-            self._complain("plain HTTP was sent to the HTTPS port")
-            try:
-                self.sock.send(PLAIN_HTTP_ANSWER)
-            except OSError:
-                return self.close()
-            return self._linger()
-        self._complain("what was sent is not TLS")
-        return self.close()
 
     def _more_handshake(self, events: int) -> None:
         channel = self.channel
@@ -218,18 +170,6 @@ class Connection:
             return exchange.client_gone()
         self.buffer += data
         self._park(READ if len(self.buffer) < self.service.limits.head_bytes else HANGUP_ONLY)
-
-    def _discard(self, events: int) -> None:
-        """Reads what still comes, so that the kernel does not answer it with a reset that destroys our last words."""
-        try:
-            for _ in range(READS_PER_TURN):
-                if not self.sock.recv(LINGER_BYTES):
-                    return self.close()
-        except BlockingIOError:
-            pass
-        except OSError:
-            return self.close()
-        self._park(READ)
 
     # Requests.
 
@@ -363,19 +303,19 @@ class Connection:
         return self.close()
 
     def _linger(self) -> None:
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            return self.close()
-        self.exchange = None
-        self.buffer = b""
-        self.step = self._discard
-        self.deadline = self.service.lounge.now + LINGER_SECONDS
-        return self._discard(0)
+        self._release()
+        Farewell(self.service, self.sock, self.fd, self.armed)
+        self.service.left(self)
 
     def close(self) -> None:
         if self.closed:
             return
+        self._release()
+        self.sock.close()
+        self.service.left(self)
+
+    def _release(self) -> None:
+        """Lets go of all but the socket."""
         self.closed = True
         self.step = _over  # a bound method would hold the connection until the garbage collector comes
         exchange, self.exchange = self.exchange, None
@@ -385,10 +325,6 @@ class Connection:
             exchange.client_gone()
         self._channel = None
         self.service.lounge.forget(self.fd, self)
-        self.sock.close()
-        self.service.connections.discard(self)
-        if self.service.draining and not self.service.connections and self.service.on_last_close is not None:
-            self.service.on_last_close()
 
     def _park(self, events: int) -> None:
         self.service.lounge.park(self.fd, self, events)

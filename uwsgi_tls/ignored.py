@@ -122,7 +122,7 @@ _LATER = _words(
     chown-socket chunked-input-limit chunked-input-timeout cpu-affinity daemonize2 die-on-idle drop-after-apps
     drop-after-init env envdir evil-reload-on-as evil-reload-on-rss exit-on-reload fallback-config forkbomb-delay
     freebind fs-reload harakiri harakiri-graceful-signal harakiri-graceful-timeout harakiri-verbose http
-    http-backend-http http-buffer-size http-enable-proxy-protocol http-fallback http-harakiri
+    http-backend-http http-buffer-size http-fallback http-harakiri
     http-path-info-no-decode-slashes http-post-buffering http-post-buffering-dir http-quiet http-raw-body
     http-socket http-ss http-stats http-stats-server http-to-https http-use-socket http-websockets http11-socket
     httprouter https-session-context idle import lazy lazy-apps limit-as limit-nproc log-4xx log-5xx
@@ -326,7 +326,7 @@ _WITHOUT_VALUE = _words(
 _OPTIONAL_VALUE = _words(
     """
     check-cache chmod chmod-socket end-for end-if endfor endif exit fastrouter-use-cache fastrouter-use-socket
-    http-enable-proxy-protocol http-manage-expect http-use-cache http-use-socket ksm log-date log-prefix
+    http-manage-expect http-use-cache http-use-socket ksm log-date log-prefix
     log-syslog logdate mule mule-msg-size plshell pyshell pyshell-oneshot rawrouter-use-cache rawrouter-use-socket
     rbshell snmp ssl-session-use-cache ssl-sessions-use-cache ssl-verify-depth sslrouter-use-cache
     sslrouter-use-socket tuntap-use-credentials zabbix-template

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal
 
 from uwsgi_tls import addresses
@@ -39,6 +40,7 @@ _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
 Convert = Callable[[str], Any]
+Network = IPv4Network | IPv6Network
 Argument = Literal["none", "optional", "required"]
 
 
@@ -130,6 +132,11 @@ def backend_address(text: str) -> Address:
     return address
 
 
+def network(text: str) -> Network:
+    """An IP network, or the one address that is written without a prefix."""
+    return ip_network(text)
+
+
 def variable(text: str) -> tuple[str, str]:
     """NAME=VALUE; the value becomes the str of its bytes (latin-1), as PEP 3333 wants every variable."""
     name, equals, value = text.partition("=")
@@ -183,6 +190,14 @@ class Config:
     shared_socket: tuple[SharedSocket, ...] = _list(
         "ADDRESS", shared_socket, LISTENING, "bind ADDRESS before privileges are dropped; https names the N-th as =N",
         aliases=("undeferred-shared-socket",), note="both names share one numbering; neither defers accept here",
+    )  # fmt: skip
+    http_enable_proxy_protocol: bool = _flag(
+        False, LISTENING, "every connection begins with a load balancer's PROXY header (version 1 or 2), before TLS",
+        note="uWSGI reads it inside TLS, where it is the client's own word",
+    )  # fmt: skip
+    proxy_protocol_trust: tuple[Network, ...] = _list(
+        "NETWORK", network, LISTENING, "whose PROXY headers are believed; whoever else connects is turned away",
+        note="not in uWSGI",
     )  # fmt: skip
     listen: int = _int(100, 1, INT_MAX, LISTENING, "connections that may wait in a listen queue", short="l")
     https: tuple[HttpsListener, ...] = _list(

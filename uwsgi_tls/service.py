@@ -15,10 +15,10 @@ from OpenSSL import SSL
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.logs import AccessLog, line
 from uwsgi_tls.lounge import Lounge
+from uwsgi_tls.options import Network
 from uwsgi_tls.response import http_date
 
 if TYPE_CHECKING:
-    from uwsgi_tls.connection import Connection
     from uwsgi_tls.exchange import Exchange
 
 COMPLAINTS_PER_SECOND = 10
@@ -46,6 +46,12 @@ class Endpoint:
     context: SSL.Context
     port: str  # SERVER_PORT; "" for a UNIX socket
     name: str
+
+
+class Guest(Protocol):
+    """Whoever holds an accepted socket."""
+
+    def leave_if_idle(self, when: float) -> None: ...
 
 
 class Backend(Protocol):
@@ -117,12 +123,19 @@ class Service:
     worker: int  # its number
     pid: int
     access_log: AccessLog | None = None
-    connections: "set[Connection]" = field(default_factory=set)
+    trusted: tuple[Network, ...] | None = None  # balancers that begin with a PROXY header; None: there is none
+    guests: set[Guest] = field(default_factory=set)  # every accepted socket that is still open
     draining: bool = False
     requests: int = 0
     complain: Complaints = field(default_factory=Complaints)
     on_last_close: Callable[[], object] | None = None
     _date: tuple[int, str] = (0, "")
+
+    def left(self, guest: Guest) -> None:
+        """A guest has closed its socket, or has handed it to another."""
+        self.guests.discard(guest)
+        if self.draining and not self.guests and self.on_last_close is not None:
+            self.on_last_close()
 
     def date(self) -> str:
         """The Date field of this second (RFC 9110, 5.6.7)."""

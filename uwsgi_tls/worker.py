@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from types import FrameType
 
 from uwsgi_tls import privileges, titles
+from uwsgi_tls.arrival import Arrival
 from uwsgi_tls.backends import application
 from uwsgi_tls.backends.report import ReportBackend
 from uwsgi_tls.backends.uwsgi import Node, Policy, UwsgiBackend
 from uwsgi_tls.backends.wsgi import Application, WsgiBackend
-from uwsgi_tls.connection import LINGER_SECONDS, Connection
+from uwsgi_tls.farewell import LINGER_SECONDS
 from uwsgi_tls.logs import AccessLog, line, trace
-from uwsgi_tls.lounge import READ, Lounge
+from uwsgi_tls.lounge import Lounge
 from uwsgi_tls.options import Config
 from uwsgi_tls.service import Backend, Endpoint, Limits, Room, Service
 
@@ -96,6 +97,7 @@ def run(task: Task, seat: Seat) -> int:
         lounge=lounge,
         backend=backend,
         room=Room(config.threads),
+        trusted=config.proxy_protocol_trust if config.http_enable_proxy_protocol else None,
         export_cert=config.https_export_cert,
         worker=seat.number,
         pid=os.getpid(),
@@ -157,8 +159,7 @@ class _Acceptor:
                 return
             raw = RawSocket(family, socket.SOCK_STREAM, 0, fd)
             raw.setblocking(False)
-            connection = Connection(service, listener.endpoint, raw, _peer(family, address))
-            service.lounge.park(fd, connection, READ)
+            Arrival(service, listener.endpoint, raw, _peer(family, address))
 
     def _drain(self) -> int:
         """Accepts nothing more and ends when the last connection has, or when the mercy is over."""
@@ -170,15 +171,15 @@ class _Acceptor:
             self._poll.unregister(listener.socket.fileno())
             listener.socket.close()
         end = time.monotonic() + self._task.config.reload_mercy
-        for connection in list(service.connections):
+        for connection in list(service.guests):
             connection.leave_if_idle(time.monotonic() + LINGER_SECONDS)
-        while service.connections and (left := end - time.monotonic()) > 0:
+        while service.guests and (left := end - time.monotonic()) > 0:
             for fd, _ in self._poll.poll(left):
                 if fd != self._wakeup:
                     return EXIT_ORPHAN
                 os.read(self._wakeup, 512)
-        if service.connections:
-            line(f"worker {self._seat.number} leaves {len(service.connections)} connections: reload-mercy is over")
+        if service.guests:
+            line(f"worker {self._seat.number} leaves {len(service.guests)} connections: reload-mercy is over")
         return EXIT_STOPPED
 
 

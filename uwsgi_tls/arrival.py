@@ -1,0 +1,163 @@
+"""A connection before TLS: what the client, or the load balancer before it, says first.
+
+It is looked at without taking it from the socket, until a whole ClientHello is there; then the connection begins. So
+nothing is spent on whoever never gets that far, what is not TLS gets a readable answer, and what the hello says can
+choose the context. A PROXY header is taken first where it is expected.
+"""
+
+import socket
+import traceback
+from _socket import socket as RawSocket  # without the wrapper's work: a connection needs none of it
+from collections.abc import Callable
+from ipaddress import ip_address
+
+from uwsgi_tls import hello, proxy_protocol
+from uwsgi_tls.connection import Connection
+from uwsgi_tls.farewell import Farewell
+from uwsgi_tls.logs import line
+from uwsgi_tls.lounge import GONE, HANGUP_ONLY, READ
+from uwsgi_tls.service import Endpoint, Service
+
+PLAIN_HTTP_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 58\r\n\r\n"
+    b"The plain HTTP request was sent to an HTTPS port; use TLS."
+)
+
+
+class Arrival:
+    """An accepted socket that waits in the lounge for its client's first words."""
+
+    __slots__ = ("_endpoint", "_fd", "_low_water", "_peer", "_service", "_sock", "_step", "armed", "deadline")
+
+    def __init__(self, service: Service, endpoint: Endpoint, sock: RawSocket, peer: tuple[str, str]) -> None:
+        """`peer` is the address and port, as REMOTE_ADDR and REMOTE_PORT have them."""
+        self.deadline = service.lounge.now + service.limits.handshake
+        self.armed = 0
+        self._service = service
+        self._endpoint = endpoint
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._peer = peer
+        self._low_water = False
+        self._step: Callable[[int], None] = self._hello if service.trusted is None else self._proxy_header
+        service.guests.add(self)
+        self._park()
+
+    def ready(self, events: int) -> None:
+        self._step(events)
+
+    def expired(self) -> None:
+        self._close()
+
+    def crashed(self) -> None:
+        line(f"connection of {self._peer[0]} ended by a defect: {traceback.format_exc()}")
+        self._close()
+
+    def leave_if_idle(self, when: float) -> None:
+        """The worker drains: a client that has said nothing yet is kept until `when` at most."""
+        self.deadline = min(self.deadline, when)
+
+    # The steps.
+
+    def _proxy_header(self, events: int) -> None:
+        trusted = self._service.trusted
+        assert trusted is not None
+        if self._sock.family != socket.AF_UNIX and not any(ip_address(self._peer[0]) in network for network in trusted):
+            return self._turn_away("PROXY headers of this address are not to be believed")
+        data = self._peek(proxy_protocol.V2_BYTES)
+        if data is None:
+            return None
+        seen = proxy_protocol.look(data)
+        if isinstance(seen, proxy_protocol.Wanted):
+            return self._want(seen.bytes_total, events)
+        if seen is None:
+            return self._turn_away("its first bytes are no valid PROXY header")
+        self._sock.recv(seen.length)
+        self._peer = seen.source or self._peer
+        self._step = self._hello
+        return self._hello(events)
+
+    def _hello(self, events: int) -> None:
+        data = self._peek(hello.HELLO_BYTES)
+        if data is None:
+            return None
+        seen = hello.look(data)
+        if isinstance(seen, hello.Wanted):
+            return self._want(seen.bytes_total, events)
+        if isinstance(seen, hello.Hello):
+            return self._begin()
+        if seen.kind == "http":
+            return self._answer_plain_http()
+        return self._turn_away("what was sent is not TLS")
+
+    def _begin(self) -> None:
+        """The ClientHello is whole: TLS begins, with a connection that has this place in the lounge."""
+        self._restore_low_water()
+        service = self._service
+        connection = Connection(service, self._endpoint, self._sock, self._peer)
+        connection.armed = self.armed
+        connection.deadline = self.deadline
+        self._leave()
+        try:
+            connection.ready(0)
+        except Exception:  # as in Lounge.serve, which still has us for the owner
+            connection.crashed()
+
+    def _answer_plain_http(self) -> None:
+        self._complain("plain HTTP was sent to the HTTPS port")
+        self._restore_low_water()
+        try:
+            self._sock.send(PLAIN_HTTP_ANSWER)
+        except OSError:
+            return self._close()
+        Farewell(self._service, self._sock, self._fd, self.armed)
+        return self._leave()
+
+    def _turn_away(self, why: str) -> None:
+        self._complain(why)
+        self._close()
+
+    # What the steps share.
+
+    def _peek(self, limit: int) -> bytes | None:
+        """What has come, left in the socket; None when that is nothing, and the arrival was parked or is closed."""
+        try:
+            return self._sock.recv(limit, socket.MSG_PEEK)
+        except BlockingIOError:
+            self._park()
+        except OSError:
+            self._close()
+        return None
+
+    def _want(self, bytes_total: int, events: int) -> None:
+        """Parks until so many bytes are there: those peeked at stay and would wake us again at once, socket(7)."""
+        if events & (GONE | HANGUP_ONLY):
+            return self._close()
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, bytes_total)
+        self._low_water = True
+        return self._park()
+
+    def _restore_low_water(self) -> None:
+        if self._low_water:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+            self._low_water = False
+
+    def _park(self) -> None:
+        self._service.lounge.park(self._fd, self, READ)
+
+    def _leave(self) -> None:
+        """The socket is another's now."""
+        self._step = _over
+        self._service.left(self)
+
+    def _close(self) -> None:
+        self._service.lounge.forget(self._fd, self)
+        self._sock.close()
+        self._leave()
+
+    def _complain(self, text: str) -> None:
+        self._service.complain(f"{text} (client {self._peer[0]}, {self._endpoint.name})")
+
+
+def _over(events: int) -> None:
+    """The step of an arrival that is over; its own bound method would hold it until the garbage collector comes."""
