@@ -6,10 +6,13 @@ A `Wire` stands in for the connection: it takes as much as it is told and is dra
 from __future__ import annotations
 
 import io
+import os
 import threading
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import BinaryIO, cast
 
 import pytest
@@ -22,7 +25,7 @@ from uwsgi_tls.exchange import STATUS_CLIENT_LEFT, Exchange
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.http import head_end, parse_head
 from uwsgi_tls.logs import AccessLog, AccessRecord
-from uwsgi_tls.lounge import Lounge
+from uwsgi_tls.lounge import NEVER, Lounge
 from uwsgi_tls.response import BadResponse
 from uwsgi_tls.service import Backend, Limits, Room, Service
 from uwsgi_tls.spool import Spool
@@ -56,7 +59,7 @@ class Wire:
         self.capacity -= sent
         return sent
 
-    def wait_to_write(self, step: Callable[[int], None]) -> None:
+    def wait_to_write(self, step: Callable[[int], None], progress: bool) -> None:
         self.deadline, self.step = 1.0, step
 
     def wait_for_answer(self) -> None:
@@ -354,6 +357,157 @@ def test_a_producer_that_is_far_ahead_waits(monkeypatch: pytest.MonkeyPatch, lea
     assert len(log.records) == 1
 
 
+class Waits:
+    """The condition that a producer waits at; each wait lets `client` have `step` seconds of a clock of the test's."""
+
+    def __init__(self, client: Callable[[], None], step: float) -> None:
+        self.client, self.step = client, step
+        self.now = self.total = 0.0
+
+    def __call__(self, lock: threading.Lock) -> Waits:
+        self.lock = lock
+        return self
+
+    def wait(self, timeout: float = NEVER) -> None:
+        passed = min(self.step, timeout)
+        self.now += passed
+        self.total += passed
+        self.lock.release()
+        if passed == self.step:
+            self.client()
+        self.lock.acquire()
+
+    def notify(self) -> None:
+        """It does not sleep."""
+
+
+def far_ahead(monkeypatch: pytest.MonkeyPatch, take: int, earning: int) -> tuple[int, Waits, Wire]:
+    """A producer of 200 kB whose client takes so many bytes each second and has 10 s; how many blocks were written."""
+    monkeypatch.setattr(module, "HIGH_WATER_BYTES", 9_000)
+    monkeypatch.setattr(module, "FULL_BYTES", 10_000)
+    monkeypatch.setattr(module, "EARNING_BYTES", earning)
+    exchange, wire, _ = an_exchange(capacity=0, limits=Limits(1, 1, 1, 1, 10.0, 4096, 100, 0, memory_bytes=1000))
+    waits = Waits(lambda: wire.drain(take), 1.0)
+    monkeypatch.setattr(module, "threading", SimpleNamespace(Lock=threading.Lock, Condition=waits))
+    monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: 0.0, monotonic=lambda: waits.now))
+    exchange.start("200 OK", [("Content-Length", "200000")])
+    written = 0
+    try:
+        for _ in range(200):
+            exchange.write(bytes(1000))
+            waits.now += 0.5  # to make a block takes time as well, which is not the client's
+            written += 1
+        exchange.finish()
+    except Gone:
+        exchange.abandon()
+    return written, waits, wire
+
+
+@pytest.mark.parametrize("take", [0, 1, 100, 900])
+def test_a_producer_far_ahead_of_a_client_that_trickles(monkeypatch: pytest.MonkeyPatch, take: int) -> None:
+    """All its waits together last as long as there is to write; a byte now and then does not hold the thread longer."""
+    written, waits, wire = far_ahead(monkeypatch, take, earning=50_000)
+    assert waits.total == 10.0
+    assert written < 25
+    assert wire.deadline == 0.0  # the sweep ends it next
+    wire.drain()
+    assert wire.closed
+
+
+def test_a_producer_far_ahead_of_a_client_that_is_slow_but_fair(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who takes EARNING_BYTES in that time may be waited for again, as often as it takes."""
+    written, waits, wire = far_ahead(monkeypatch, take=1000, earning=8_000)
+    assert waits.total > 100.0
+    assert written == 200
+    wire.drain()
+    assert body_of(wire) == bytes(200_000)
+    assert not wire.closed
+
+
+def test_only_progress_buys_time() -> None:
+    """A client whose window never opens is woken for, too, and is not waited for any longer for that."""
+    exchange, wire, _ = an_exchange(capacity=0)
+    bought: list[bool] = []
+
+    def park(step: Callable[[int], None], progress: bool) -> None:
+        wire.step = step
+        bought.append(progress)
+
+    wire.wait_to_write = park  # type: ignore[method-assign]
+    exchange.start("200 OK", [])
+    exchange.write(b"x" * 1000)
+    for capacity in (0, 1, 0):
+        wire.drain(capacity)
+    assert bought == [True, False, True, False]
+    exchange.finish()
+    wire.drain()
+
+
+# --- blocks -----------------------------------------------------------------------------------
+
+
+class Lying(bytes):
+    """Bytes that say that they are three."""
+
+    def __len__(self) -> int:
+        return 3
+
+
+@pytest.mark.parametrize(
+    ("block", "true"),
+    [
+        pytest.param(Lying(b"x"), b"x", id="says more"),
+        pytest.param(Lying(b"x" * 20), b"x" * 20, id="says less"),
+        pytest.param(bytearray(b"hello"), b"hello", id="bytearray"),
+        pytest.param(memoryview(array("I", [1, 2, 3])), array("I", [1, 2, 3]).tobytes(), id="items of four bytes"),
+        pytest.param(memoryview(b"abcdef")[::2], b"ace", id="every second byte"),
+    ],
+)
+@pytest.mark.parametrize("capacity", [ALL, 0])
+def test_blocks_that_are_not_plain_bytes(block: bytes, true: bytes, capacity: int) -> None:
+    """A chunk's length is that of its bytes, whatever the object says of itself."""
+    exchange, wire, log = an_exchange(capacity=capacity)
+    exchange.start("200 OK", [])
+    exchange.write(block)
+    exchange.write(b"end")
+    exchange.finish()
+    if capacity == 0:
+        wire.drain()
+    assert body_of(wire) == b"%x\r\n%b\r\n3\r\nend\r\n0\r\n\r\n" % (memoryview(true).nbytes, true)
+    assert [record.size for record in log.records] == [memoryview(true).nbytes + 3]
+
+
+@pytest.mark.parametrize("block", ["text", "", 7, 0, None, [1, 2]])
+@pytest.mark.parametrize("headers", [[], [("Content-Length", "5")]])
+def test_what_is_no_block(block: object, headers: list[tuple[str, str]]) -> None:
+    exchange, wire, _ = an_exchange()
+    exchange.start("200 OK", headers)
+    with pytest.raises(TypeError):
+        exchange.write(cast(bytes, block))
+    assert not wire.taken
+
+
+@pytest.mark.parametrize("headers", [[], [("Content-Length", "5000")]], ids=["chunks", "length"])
+@pytest.mark.parametrize("capacity", [ALL, 10, 0])
+def test_a_block_after_the_end(headers: list[tuple[str, str]], capacity: int) -> None:
+    """An application may keep write(); what follows the end would be taken for the next response."""
+    exchange, wire, log = an_exchange(capacity=capacity)
+    exchange.start("200 OK", headers)
+    exchange.write(b"x" * 5000)
+    done = exchange.finish()
+    for _ in range(2):
+        for late in (b"HTTP/1.1 200 OK\r\n\r\n", b""):
+            with pytest.raises(Gone):
+                exchange.write(late)
+        if not done:
+            wire.drain()
+            done = True
+    chunks = b"1388\r\n%b\r\n0\r\n\r\n" % (b"x" * 5000)
+    assert body_of(wire) == (b"x" * 5000 if headers else chunks)
+    assert exchange.keep_alive
+    assert [record.size for record in log.records] == [5000]
+
+
 # --- slow clients -----------------------------------------------------------------------------
 
 
@@ -384,7 +538,9 @@ def test_two_threads() -> None:
         exchange, wire, log = an_exchange(capacity=turn * 7)
         parked, over = threading.Semaphore(0), threading.Event()
 
-        def park(step: Callable[[int], None], wire: Wire = wire, parked: threading.Semaphore = parked) -> None:
+        def park(
+            step: Callable[[int], None], progress: bool, wire: Wire = wire, parked: threading.Semaphore = parked
+        ) -> None:
             wire.step = step
             parked.release()
 
@@ -446,8 +602,14 @@ def test_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- files ------------------------------------------------------------------------------------
 
 
-class Counted(io.BytesIO):
+class Counted(io.FileIO):
     closes = 0
+
+    def __init__(self, content: bytes) -> None:
+        descriptor = os.memfd_create("counted")
+        os.write(descriptor, content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        super().__init__(descriptor, "rb")
 
     def close(self) -> None:
         self.closes += not self.closed
@@ -525,3 +687,34 @@ def test_a_client_that_has_left_before_its_file() -> None:
     wire.left = True
     assert exchange.send_file(file, 200_000) is False
     assert (wire.closed, file.closes, len(log.records)) == (True, 1, 1)
+
+
+def test_a_file_whose_close_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    """It is application code: it costs a traceback in the log, and the connection ends all the same."""
+
+    class Bad(Counted):
+        def close(self) -> None:
+            super().close()
+            raise SystemExit("close failed")
+
+    for left in (False, True):
+        file = Bad(b"x" * 200_000)
+        exchange, wire, log = an_exchange(capacity=1000)
+        exchange.start("200 OK", [("Content-Length", "200000")])
+        assert exchange.send_file(file, 200_000) is False
+        wire.left = left
+        wire.drain()
+        assert (wire.closed, wire.resumed, file.closes, len(log.records)) == (left, not left, 1, 1)
+        assert "SystemExit: close failed" in capfd.readouterr().err
+
+
+def test_a_body_that_no_backend_took_is_closed() -> None:
+    """Who has taken it closes it, and may still be reading it."""
+    for taken in (False, True):
+        exchange, _, _ = an_exchange()
+        exchange.body = body = Spool(10)
+        body.append(b"x" * 1000)
+        exchange.taken = taken
+        exchange.client_gone()
+        assert body.size == (1000 if taken else 0)
+        body.close()

@@ -282,3 +282,24 @@ def test_any_placeholders_end(settings: dict[str, str]) -> None:
     for name in settings:
         with contextlib.suppress(ValueError):
             assert isinstance(expand(f"%({name})", settings, {"a": "%(b)"}), str)
+
+
+def test_what_came_from_the_environment_is_not_expanded(tmp_path: Path) -> None:
+    """Whoever sets a variable that a configuration of root quotes chooses no file for root to read."""
+    (tmp_path / "secret").write_text("root's own")
+    (tmp_path / "quotes").write_text("%(a) $(HOME)")
+    environ = {"X": f"@({tmp_path}/secret) %(a)", "NAME": "secret", "HOME": "/root"}
+    settings = {"a": "1", "b": "$(X)", "c": "<%(b)>"}
+    assert expand("$(X)", settings, environ) == environ["X"]
+    assert expand("%(c)", settings, environ) == f"<{environ['X']}>"
+    assert expand(f"@({tmp_path}/quotes)", settings, environ) == "%(a) $(HOME)"
+    # What is written decides, and may say that the variable does.
+    assert expand(f"@({tmp_path}/$(NAME)) %(a)", settings, environ) == "root's own 1"
+    with pytest.raises(ValueError, match="NUL"):
+        expand("\0000\000 $(X)", settings, environ)
+
+
+def test_nor_what_is_in_the_name_of_the_directory(tmp_path: Path) -> None:
+    magic = {"d": f"{tmp_path}/$(X)%(a)/", "%": "%", "(": "%("}
+    setting = Setting("b", "%d %(a) %%(a)", "", magic)
+    assert Placeholders([Setting("a", "1", ""), setting], {"X": "x"}).expand(setting) == f"{magic['d']} 1 1"

@@ -3,10 +3,13 @@
 import fcntl
 import json
 import os
+import re
+import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +55,11 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     monkeypatch.undo()
     time.tzset()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_dropped", 0)
 
 
 def logged(record: AccessRecord, format: str = "", json: bool = False) -> str:
@@ -270,7 +278,7 @@ def test_the_server_log_in_json(capfd: pytest.CaptureFixture[str], monkeypatch: 
     assert second.endswith("] plain again")
 
 
-def test_a_line_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_is_one_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     written: list[tuple[int, bytes]] = []
 
     def write(fd: int, data: bytes) -> int:
@@ -279,9 +287,12 @@ def test_a_line_is_one_write(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "write", write)
     AccessLog("", False).write(RECORD)
-    AccessLog("", True, 7).write(RECORD._replace(uri="/" + "x" * 100_000))
+    with open(tmp_path / "log", "w") as file:
+        number = file.fileno()
+        AccessLog("", True, number).write(RECORD._replace(uri="/" + "x" * 100_000))
     logs.line("text")
-    assert [fd for fd, _ in written] == [2, 7, 2]
+    assert [fd for fd, _ in written] == [2, number, 2]
+    assert len(written[1][1]) > 100_000
     assert all(data.count(b"\n") == 1 and data.endswith(b"\n") for _, data in written)
 
 
@@ -380,3 +391,192 @@ def test_redirect_to_what_cannot_be_opened(tmp_path: Path, capfd: pytest.Capture
         logs.redirect(str(tmp_path / "missing" / "server.log"))
     logs.line("still here")
     assert "still here" in capfd.readouterr().err
+
+
+# --- a log that nobody reads --------------------------------------------------------------------------
+
+
+@contextmanager
+def pipe_of_lines() -> Iterator[tuple[int, int]]:
+    """A pipe for which a writer waits when it is full, as a shell makes them; it has room for two pages."""
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 8192)
+    try:
+        yield reader, writer
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+@contextmanager
+def not_for_ever() -> Iterator[None]:
+    """Interrupts a write that waits."""
+
+    def waits(number: int, frame: object) -> None:
+        raise AssertionError("the log waits for its reader")
+
+    before = signal.signal(signal.SIGALRM, waits)
+    signal.setitimer(signal.ITIMER_REAL, 5.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_lines_without_room_are_dropped_and_counted(as_json: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_line_is_json", as_json)
+    with pipe_of_lines() as (reader, writer), not_for_ever():
+        log = AccessLog("%(uri)", as_json, writer)
+        for number in range(22):
+            log.write(RECORD._replace(uri=f"/{number}" + "x" * 4000))
+        assert os.read(reader, 8192).count(b"\n") == 2
+        log.write(RECORD._replace(uri="/later"))
+        missing, later = os.read(reader, 8192).decode().splitlines()
+        assert "20 lines are missing here: " in missing
+        assert (json.loads(missing)["message"] if as_json else missing).endswith("the log had no room for them")
+        assert "/later" in later
+        log.write(RECORD._replace(uri="/again"))
+        assert os.read(reader, 4096).decode().count("\n") == 1
+
+
+def test_sockets_too() -> None:
+    """What systemd connects a service's stderr to is a stream socket."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, not_for_ever():
+        log = AccessLog("%(uri)", False, theirs.fileno())
+        for _ in range(10_000):
+            log.write(RECORD._replace(uri="/" + "x" * 1000))
+    assert logs._dropped > 0
+
+
+@pytest.mark.parametrize("text", ["x" * 9000, "é" * 4500, "x" + "é" * 4500, "\udcff" * 4500])
+def test_a_long_line_fits_into_a_pipe(text: str) -> None:
+    """More than PIPE_BUF would be written in parts, and the last of them would wait."""
+    with pipe_of_lines() as (reader, writer), not_for_ever():
+        AccessLog(text, False, writer).write(RECORD)
+        line = os.read(reader, 9000)
+    assert len(line) in (4095, 4096)
+    assert line.endswith("…\n".encode())
+    assert line[:100] in text.encode(errors="backslashreplace")
+
+
+def test_a_long_object_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_line_is_json", True)
+    with pipe_of_lines() as (reader, writer), not_for_ever():
+        record = RECORD._replace(uri="/" + "x" * 30_000, user_agent="é" * 5000, referer="begin" + "y" * 5000 + "end")
+        AccessLog("", True, writer).write(record)
+        line = os.read(reader, 1 << 16)
+    assert len(line) <= 4096
+    values = json.loads(line)
+    assert (values["status"], values["method"]) == (200, "GET")
+    assert values["uri"].startswith("/x")
+    assert (values["referer"][:5], values["referer"][-3:]) == ("begin", "end")
+
+
+def test_a_file_takes_lines_of_any_length(tmp_path: Path) -> None:
+    with open(tmp_path / "log", "w") as file:
+        AccessLog("%(uri)", False, file.fileno()).write(RECORD._replace(uri="x" * 100_000))
+    assert (tmp_path / "log").stat().st_size == 100_001
+
+
+# --- tracebacks ---------------------------------------------------------------------------------------
+
+
+def test_a_traceback_forges_no_line(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its text may be a client's: it begins no line of its own and reaches no terminal."""
+    try:
+        raise ValueError("of a client\nMon Nov 23 09:48:39 2026 - [1] dropped root\r\x1b[2J\x85\u2028end\n")
+    except ValueError:
+        logs.trace()
+    lines = capfd.readouterr().err.split("\n")
+    assert lines.pop() == ""
+    begin = rf"\w{{3}} \w{{3}} [ \d]\d \d\d:\d\d:\d\d \d{{4}} - \[{os.getpid()}\] \| "
+    assert all(re.match(begin, line) and line.isprintable() for line in lines), lines
+    texts = [re.sub(begin, "", line) for line in lines]
+    assert texts[0] == "Traceback (most recent call last):"
+    assert texts[-3:] == [
+        "ValueError: of a client",
+        r"Mon Nov 23 09:48:39 2026 - [1] dropped root\r\x1b[2J\x85\u2028end",
+        "",
+    ]
+
+
+# --- what may be a log file ---------------------------------------------------------------------------
+
+
+def a_link(path: Path) -> None:
+    path.symlink_to(path.with_name("precious"))
+
+
+def another_name(path: Path) -> None:
+    os.link(path.with_name("precious"), path)
+
+
+def a_fifo_with_a_reader(path: Path) -> None:
+    os.mkfifo(path)
+    os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+
+def a_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    ("make", "cause"),
+    [
+        pytest.param(a_link, "symbolic links", id="link"),
+        pytest.param(another_name, "another name", id="hard link"),
+        pytest.param(os.mkfifo, "No such device", id="FIFO"),
+        pytest.param(a_fifo_with_a_reader, "not a regular file", id="FIFO with a reader"),
+        pytest.param(a_socket, "No such device", id="socket"),
+        pytest.param(os.mkdir, "directory", id="directory"),
+    ],
+)
+def test_what_is_no_log_file(tmp_path: Path, make: Callable[[Path], object], cause: str) -> None:
+    """Whoever may write to the directory would choose where root writes, or have it wait for ever."""
+    (tmp_path / "precious").write_text("precious")
+    make(tmp_path / "log")
+    with not_for_ever(), pytest.raises(OSError, match=cause):
+        logs.redirect(str(tmp_path / "log"))
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+def test_a_log_file_of_somebody_else(tmp_path: Path) -> None:
+    (tmp_path / "log").touch()
+    with pytest.raises(PermissionError, match=f"belongs to uid {os.getuid()}"):
+        logs.redirect(str(tmp_path / "log"), owners={os.getuid() + 1})
+
+
+def test_null_and_the_standard_ones_are_logs(tmp_path: Path) -> None:
+    run(tmp_path, "from uwsgi_tls import logs; logs.redirect('/dev/null', owners={1}); logs.line('x')")
+    run(
+        tmp_path,
+        "import os; from uwsgi_tls import logs; logs.redirect('out'); os.dup2(os.open('err', 65), 2);"
+        "logs.redirect('/dev/stdout'); logs.line('x')",
+    )
+    assert (tmp_path / "out").read_text().endswith("] x\n")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "terminal"])
+def test_a_terminal_that_takes_half_a_line(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """poll(2) says that there is room as long as there is any, and a write waits for the rest of it."""
+    reader, writer = os.pipe() if kind == "pipe" else os.openpty()
+    stderr = os.dup(2)
+    monkeypatch.setattr(logs, "_own", -1)
+    try:
+        os.dup2(writer, 2)
+        with not_for_ever():
+            logs.never_wait()
+            for _ in range(3000):
+                logs.line("x" * 100)
+        assert os.get_blocking(2)  # the application's prints are not concerned
+        assert not os.get_inheritable(logs._own)
+        assert logs._dropped > 1
+        assert b"xxx" in os.read(reader, 4096)
+    finally:
+        os.dup2(stderr, 2)
+        for fd in (stderr, reader, writer, logs._own):
+            os.close(fd)

@@ -1,5 +1,6 @@
 """The lounge: who is ready or late is taken out once, by one thread, and nobody else's event reaches it."""
 
+import errno
 import os
 import select
 import socket
@@ -7,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import cast
 
 import pytest
 
@@ -328,3 +330,181 @@ def test_each_event_has_one_owner() -> None:
     assert not mistakes
     assert "crashed" not in [call for guest in guests for call in guest.calls]
     assert sum(len(guest.calls) for guest in guests) > 100
+
+
+# --- claims and other races, each driven to the moment that it is about ------------------------
+
+
+class Epoll:
+    """The lounge's epoll; before it registers or modifies a descriptor, something else happens."""
+
+    def __init__(self, room: Lounge, before: Callable[[], object]) -> None:
+        self._real = room._epoll
+        self._before: Callable[[], object] | None = before
+        room._epoll = cast(select.epoll, self)
+
+    def _interrupt(self) -> None:
+        before, self._before = self._before, None
+        if before is not None:
+            before()
+
+    def register(self, fd: int, events: int) -> None:
+        self._interrupt()
+        self._real.register(fd, events)
+
+    def modify(self, fd: int, events: int) -> None:
+        self._interrupt()
+        self._real.modify(fd, events)
+
+    def poll(self, seconds: float, batch: int) -> list[tuple[int, int]]:
+        return self._real.poll(seconds, batch)
+
+
+def one_turn(room: Lounge) -> None:
+    """What is ready now, or soon, is served."""
+
+    def stop() -> None:
+        room.closed = True
+
+    room.closed = False
+    room.serve(stop)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_claim(count: int) -> None:
+    """Who claims a parked waiter owns it: neither its event nor its deadline comes to it any more."""
+    room = Lounge(count)
+    guest, stranger = Guest(room), Guest(room)
+    assert not room.claim(guest.fd, guest)
+    guest.park()
+    assert room.parked() == [guest]
+    assert room.claim(guest.fd, guest)
+    assert room.parked() == []
+    assert not room.claim(guest.fd, guest)
+    guest.deadline = 0.0
+    guest.peer.send(b"x")
+    room._expire(guest.fd, guest, time.monotonic())
+    stranger.park()  # so that there is something to wait for
+    stranger.peer.send(b"x")
+    for _ in range(3):
+        one_turn(room)
+    assert (guest.calls, stranger.calls) == ([], [select.EPOLLIN])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_claim_on_a_number_that_is_anothers(count: int) -> None:
+    """The other stays parked, and hears what came while the claim held it."""
+    room = Lounge(count)
+    left, other = Guest(room), Guest(room)
+    other.park()
+
+    def event_finds_nobody() -> None:
+        other.peer.send(b"x")
+        one_turn(room)
+        assert other.calls == []
+
+    put_back = room._put_back
+
+    def slowly(fd: int, waiter: lounge.Waiter) -> None:
+        event_finds_nobody()
+        put_back(fd, waiter)
+
+    room._put_back = slowly  # type: ignore[method-assign]
+    assert room.claim(other.fd, left) is False
+    assert room.parked() == [other]
+    one_turn(room)
+    assert other.calls == [select.EPOLLIN]
+
+
+def test_the_sweep_holds_one_whose_deadline_was_moved_while_its_event_comes() -> None:
+    """It is served by the event, after all."""
+    room = Lounge(3)
+    guest = Guest(room, time.monotonic() + 60)
+    guest.park()
+
+    def event_finds_nobody() -> None:
+        room._parked.clear()
+        guest.peer.send(b"x")
+        one_turn(room)
+        assert guest.calls == []
+        room._parked[guest.fd] = guest
+
+    Epoll(room, event_finds_nobody)
+    room._expire(guest.fd, guest, time.monotonic())
+    one_turn(room)
+    assert guest.calls == [select.EPOLLIN]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("held_by", ["sweep", "claim"])
+def test_one_who_is_parked_for_the_first_time_and_held_before_it_is_registered(count: int, held_by: str) -> None:
+    """Neither of the two threads that meet there fails, and what comes then is heard."""
+    room = Lounge(count)
+    guest, stranger = Guest(room, time.monotonic() + 60), Guest(room)
+
+    def hold() -> None:
+        if held_by == "sweep":
+            room._expire(guest.fd, guest, time.monotonic())
+        else:
+            assert not room.claim(guest.fd, stranger)
+
+    Epoll(room, hold)
+    guest.park()
+    assert room.parked() == [guest]
+    guest.peer.send(b"x")
+    one_turn(room)
+    assert guest.calls == [select.EPOLLIN]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["first time", "again"])
+def test_one_whose_deadline_passes_while_it_is_parked(again: bool) -> None:
+    """Another thread has closed it before epoll is told: who parked it has nothing more to do with it."""
+    room = Lounge(3)
+    guest = Guest(room, time.monotonic() + 60, then=Guest.close)
+    if again:
+        guest.park()
+        assert room.claim(guest.fd, guest)
+    guest.deadline = 0.0
+    Epoll(room, lambda: room._expire(guest.fd, guest, time.monotonic()))
+    guest.park()
+    assert guest.calls == ["expired"]
+    assert room.parked() == []
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["first time", "again"])
+def test_epoll_refuses(again: bool) -> None:
+    """As it does with ENOSPC: who parked it still owns it, and hears of the error; nobody else has it."""
+    room = Lounge(3)
+    guest = Guest(room)
+    if again:
+        guest.park()
+        assert room.claim(guest.fd, guest)
+
+    def refuse() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    Epoll(room, refuse)
+    with pytest.raises(OSError, match="No space"):
+        guest.park()
+    assert room.parked() == []
+    assert guest.calls == []
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit])
+@pytest.mark.parametrize("late", [False, True], ids=["ready", "expired"])
+def test_not_even_an_exit_ends_the_thread(room: Lounge, threads: int, error: type[BaseException], late: bool) -> None:
+    """An application's file may raise anything where the lounge reads it."""
+
+    def leave(guest: Guest) -> None:
+        raise error
+
+    for _ in range(threads + 1):
+        guest = Guest(room, 0.0 if late else NEVER, then=leave)
+        guest.park()
+        if not late:
+            guest.peer.send(b"x")
+        wait_for(lambda guest=guest: guest.calls[-1:] == ["crashed"])  # type: ignore[misc]  # bound at once
+    after = Guest(room)
+    after.park()
+    after.peer.send(b"x")
+    assert after.called.wait(SECONDS)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -89,6 +90,7 @@ def symbolic_link(path: Path) -> None:
     ("make", "cause"),
     [
         pytest.param(Path.mkdir, "Is a directory", id="directory"),
+        pytest.param(os.mkfifo, "it is not a regular file of our own", id="FIFO"),
         pytest.param(symbolic_link, "Too many levels of symbolic links", id="link"),
         pytest.param(lambda path: os.rmdir(path.parent), "No such file or directory", id="no directory"),
     ],
@@ -100,3 +102,52 @@ def test_refused(tmp_path: Path, make: Callable[[Path], object], cause: str) -> 
     with pytest.raises(ConfigError) as caught:
         Pidfile.open(str(path), "x.ini:3")
     assert str(caught.value) == f"pidfile = {path}: {cause} (x.ini:3)"
+
+
+def a_second_name(path: Path) -> None:
+    other = path.with_name("precious")
+    other.write_text("precious")
+    os.link(other, path)
+
+
+def of_another_user(path: Path) -> None:
+    path.write_text("77\n")
+    os.chown(path, 4242424, -1)
+    path.chmod(0o666)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(a_second_name, id="hard link"),
+        pytest.param(
+            of_another_user,
+            id="of another user",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away"),
+        ),
+    ],
+)
+def test_a_file_that_is_not_ours_alone_is_replaced(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    """Its owner could write another pid into it, for a script of root's to kill."""
+    path = tmp_path / "pid"
+    make(path)
+    pidfile = Pidfile.open(str(path))
+    pidfile.write()
+    assert path.read_text() == f"{os.getpid()}\n"
+    assert (path.stat().st_uid, path.stat().st_nlink, path.stat().st_mode & 0o022) == (os.geteuid(), 1, 0)
+    assert [other.read_text() for other in tmp_path.glob("precious")] in ([], ["precious"])
+    pidfile.remove()
+
+
+def test_a_file_that_is_put_there_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was opened is looked at, not what was there before."""
+    path = tmp_path / "pid"
+
+    def gone(path: str) -> NoReturn:
+        raise FileNotFoundError(path)
+
+    a_second_name(path)
+    monkeypatch.setattr(os, "lstat", gone)
+    with pytest.raises(ConfigError, match="not a regular file of our own"):
+        Pidfile.open(str(path))
+    assert path.read_text() == "precious"

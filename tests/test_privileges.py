@@ -614,3 +614,32 @@ def test_what_preload_names_exists() -> None:
     for module in privileges._LATE_MODULES:
         assert importlib.import_module(module)
     assert grp.getgrgid(33).gr_name == "www-data"  # Debian's, which the tables above rely on
+
+
+def test_what_was_open_is_closed_but_for_what_is_kept() -> None:
+    def run() -> list[bool]:
+        before = {int(name) for name in os.listdir("/proc/self/fd")}  # with the pipe of in_child
+        opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(4)]
+        privileges.close_inherited(before | {opened[1]} - {opened[0]})
+        return [os.path.exists(f"/proc/self/fd/{fd}") for fd in (0, 1, 2, *opened[1:])]
+
+    assert in_child(run) == [True, True, True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "becomes"),
+    [
+        (1024, 4096, 4096),
+        (4096, 4096, 4096),
+        (1024, resource.RLIM_INFINITY, 1 << 20),
+        (1024, 1 << 30, 1 << 20),
+        (1 << 21, 1 << 30, 1 << 21),  # nothing is taken away
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, resource.RLIM_INFINITY),
+    ],
+)
+def test_the_limit_of_descriptors(soft: int, hard: int, becomes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = [(soft, hard)]
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda which, wanted: limits.append(wanted))
+    privileges.raise_descriptor_limit()
+    assert limits[-1] == (becomes, hard)

@@ -20,10 +20,11 @@ class Waiting:
 
     def __init__(self, name: str, over: bool = False) -> None:
         self.name = name
-        self.over = over
+        self.taken = False
         self.done: list[str] = []
-        self.body = SimpleNamespace(close=lambda: self.done.append("body closed"))
         self.connection = SimpleNamespace(
+            wait_for_room=lambda: None,
+            claim=lambda: not over,
             resume=lambda: self.done.append("resumed"),
             close=lambda: self.done.append("closed"),
             crashed=lambda: self.done.append("crashed"),
@@ -51,8 +52,10 @@ def a_service(handle: Callable[[Exchange], bool], *, threads: int = 1, blocking:
 
 
 def test_room_is_for_so_many_and_the_rest_queues_in_order() -> None:
-    room, (a, b, c, d) = Room(2), (exchange(name) for name in "abcd")
-    assert [room.enter(each) for each in (a, b, c, d)] == [True, True, False, False]
+    room, c, d = Room(2), exchange("c"), exchange("d")
+    assert [room.enter() for _ in range(3)] == [True, True, False]
+    for each in (c, d):
+        room.wait(each)
     assert room.next() is None
     room.leave()
     assert room.next() is c
@@ -61,8 +64,8 @@ def test_room_is_for_so_many_and_the_rest_queues_in_order() -> None:
     room.leave()
     assert room.next() is d
     assert room.next() is None
-    assert room.enter(a) is True
-    assert room.enter(b) is False
+    assert room.enter() is True
+    assert room.enter() is False
 
 
 def test_a_backend_that_does_not_block_needs_no_room() -> None:
@@ -94,7 +97,7 @@ def test_those_who_waited_are_served_between_turns() -> None:
         return bool(outcome)
 
     service = a_service(handle)
-    assert service.room.enter(exchange("holds the only place"))
+    assert service.room.enter()
     waiting = [exchange(name) for name in outcomes]
     assert [service.dispatch(each) for each in waiting] == [False] * 4
     service.run_queued()
@@ -114,14 +117,63 @@ def test_who_has_left_meanwhile_costs_no_call() -> None:
         return True
 
     service = a_service(handle)
-    assert service.room.enter(exchange("holds the only place"))
+    assert service.room.enter()
     left, stays = exchange("left", over=True), exchange("stays")
     for each in (left, left, stays):
         service.dispatch(each)
     service.room.leave()
     service.run_queued()
     assert served == [stays]
-    assert cast(Waiting, left).done == ["body closed"] * 2
+    assert (cast(Waiting, left).done, left.taken) == ([], False)
+
+
+def test_who_waits_can_be_found_before_it_is_queued() -> None:
+    """Who takes it from the queue must be able to claim it, and its client's end must reach it meanwhile."""
+    service = a_service(lambda exchange: True)
+    assert service.room.enter()
+    steps: list[str] = []
+    waiting = exchange("waiting")
+
+    def park() -> None:
+        assert not service.room._queue
+        steps.append("parked")
+
+    cast(Waiting, waiting).connection.wait_for_room = park
+    assert service.dispatch(waiting) is False
+    assert steps == ["parked"]
+    service.room.leave()
+    assert service.room.next() is waiting
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+def test_who_closes_the_body_is_known_before_the_backend_begins(blocking: bool) -> None:
+    """Its client may leave at any moment of that."""
+    seen: list[bool] = []
+
+    def handle(exchange: Exchange) -> bool:
+        seen.append(exchange.taken)
+        return True
+
+    a_service(handle, blocking=blocking).dispatch(exchange("a"))
+    assert seen == [True]
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, RuntimeError])
+def test_not_even_an_exit_keeps_those_behind_it_waiting(error: type[BaseException]) -> None:
+    def handle(exchange: Exchange) -> bool:
+        if cast(Waiting, exchange).name == "exits":
+            raise error
+        return True
+
+    service = a_service(handle)
+    assert service.room.enter()
+    waiting = [exchange("exits"), exchange("behind")]
+    for each in waiting:
+        service.dispatch(each)
+    service.room.leave()
+    service.run_queued()
+    assert [cast(Waiting, each).done for each in waiting] == [["crashed"], ["resumed"]]
+    assert service.room.enter()
 
 
 # --- complaints and the date ------------------------------------------------------------------

@@ -469,3 +469,10 @@ def test_it_waits_no_longer_than_it_must(fleet: Fleet, clock: Clock) -> None:
     fleet._keep_time()
     fleet._take(signal.SIGTERM)
     assert fleet._patience() == 61.0
+
+
+def test_back_off_never_ends(fleet: Fleet, clock: Clock) -> None:
+    """A worker that dies young for days: 2.0 ** 1024 would be too large for a float."""
+    for _ in range(1100):
+        delay = fleet._back_off(1)
+    assert delay == supervisor.BACK_OFF_MOST_SECONDS

@@ -123,7 +123,7 @@ class Wire:
         self.capacity -= sent
         return sent
 
-    def wait_to_write(self, step: Callable[[int], None]) -> None:
+    def wait_to_write(self, step: Callable[[int], None], progress: bool) -> None:
         self.step = step
 
     def wait_for_answer(self) -> None:

@@ -63,6 +63,7 @@ def test_each_limit_has_its_option() -> None:
         max_headers=7,
         body_bytes=8,
         memory_bytes=9,
+        room=config.http_timeout,
     )
 
 

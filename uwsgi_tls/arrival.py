@@ -14,7 +14,6 @@ from ipaddress import ip_address
 from uwsgi_tls import hello, proxy_protocol
 from uwsgi_tls.connection import Connection
 from uwsgi_tls.farewell import Farewell
-from uwsgi_tls.logs import line
 from uwsgi_tls.lounge import GONE, HANGUP_ONLY, READ
 from uwsgi_tls.service import Endpoint, Service
 
@@ -38,10 +37,14 @@ class Arrival:
         self._sock = sock
         self._fd = sock.fileno()
         self._peer = peer
-        self._low_water = False
+        self._low_water = 0  # bytes, where it was raised
         self._step: Callable[[int], None] = self._hello if service.trusted is None else self._proxy_header
         service.guests.add(self)
-        self._park()
+        try:
+            self._park()
+        except OSError as error:  # epoll has no room for it
+            self._complain(f"unable to wait for what it says: {error}")
+            self._close()
 
     def ready(self, events: int) -> None:
         self._step(events)
@@ -50,7 +53,7 @@ class Arrival:
         self._close()
 
     def crashed(self) -> None:
-        line(f"connection of {self._peer[0]} ended by a defect: {traceback.format_exc()}")
+        self._complain(f"ended by a defect: {traceback.format_exc()}")
         self._close()
 
     def leave_if_idle(self, when: float) -> None:
@@ -69,10 +72,13 @@ class Arrival:
             return None
         seen = proxy_protocol.look(data)
         if isinstance(seen, proxy_protocol.Wanted):
+            if self._low_water == seen.bytes_total:
+                return self._turn_away("its PROXY header came in pieces that cannot be waited for")
             return self._want(seen.bytes_total, events)
         if seen is None:
             return self._turn_away("its first bytes are no valid PROXY header")
         self._sock.recv(seen.length)
+        self._restore_low_water()
         self._peer = seen.source or self._peer
         self._step = self._hello
         return self._hello(events)
@@ -83,6 +89,9 @@ class Arrival:
             return None
         seen = hello.look(data)
         if isinstance(seen, hello.Wanted):
+            if self._low_water == seen.bytes_total:
+                # Woken for nothing: urgent data (tcp(7)), or a UNIX socket, which knows no low water. OpenSSL reads on.
+                return self._begin()
             return self._want(seen.bytes_total, events)
         if isinstance(seen, hello.Hello):
             return self._begin()
@@ -134,13 +143,13 @@ class Arrival:
         if events & (GONE | HANGUP_ONLY):
             return self._close()
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, bytes_total)
-        self._low_water = True
+        self._low_water = bytes_total
         return self._park()
 
     def _restore_low_water(self) -> None:
         if self._low_water:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
-            self._low_water = False
+            self._low_water = 0
 
     def _park(self) -> None:
         self._service.lounge.park(self._fd, self, READ)

@@ -20,8 +20,7 @@ class Channel:
 
     def __init__(self, context: SSL.Context, sock: RawSocket) -> None:
         self.want = READ
-        self._tls = SSL.Connection(context, sock)  # type: ignore[arg-type]  # all it needs is fileno()
-        self._tls.set_accept_state()
+        self._tls = tls.server_connection(context, sock)
 
     def handshake(self) -> bool:
         """Goes on with the handshake as far as it can; True when it is complete. Raises Gone."""
@@ -57,6 +56,7 @@ class Channel:
         What was not taken must begin the next call's data: OpenSSL may have encrypted it already.
         """
         sent, total = 0, len(data)
+        self.want = WRITE
         try:
             sent = tls.send(self._tls, data)
             if sent < total:
@@ -64,7 +64,12 @@ class Channel:
                 view = memoryview(data)
                 while sent < total:
                     sent += tls.send(self._tls, view[sent:])
-        except (SSL.WantWriteError, SSL.WantReadError):
+        except SSL.WantWriteError:
+            return sent
+        except SSL.WantReadError:
+            # The client is in the middle of a handshake message, such as a KeyUpdate; until the rest of it is there
+            # OpenSSL writes nothing, however much room the socket has.
+            self.want = READ
             return sent
         except SSL.Error as error:
             raise Gone(tls.reason(error, self._tls)) from None
@@ -78,7 +83,9 @@ class Channel:
             raise Gone(tls.reason(error, self._tls)) from None
 
     def client_variables(self, export_cert: bool) -> tuple[tuple[str, str], ...]:
-        """What the handshake proved, as CGI variables."""
+        """What the handshake proved, as CGI variables. Raises Gone where a session has outlived its certificate."""
+        if tls.outlived(self._tls):
+            raise Gone("its session is older than the end of its certificate")
         return tls.client_variables(self._tls, export_cert)
 
     def facts(self) -> tls.TlsFacts:

@@ -8,7 +8,7 @@ import sys
 import traceback
 from contextlib import suppress
 
-from uwsgi_tls import certificates, ignored, listeners, master, privileges, tls
+from uwsgi_tls import certificates, daemon, ignored, listeners, master, privileges, tls
 from uwsgi_tls.backends import application, uwsgi
 from uwsgi_tls.logs import AccessLog
 from uwsgi_tls.options import Config
@@ -18,6 +18,7 @@ from uwsgi_tls.worker import EXIT_NO_APPLICATION
 
 def run(config: Config) -> int:
     """Prints what a start would do; returns 0, or 22 where the application cannot be loaded. Raises ConfigError."""
+    privileges.close_inherited(master.inherited(config))
     privileges.preload()
     report: list[str] = []
     identity = privileges.resolve(config.uid, config.gid, config.add_gid, config.strict, report.append)
@@ -73,6 +74,8 @@ def _try_application(config: Config, identity: Identity | None) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     status = EXIT_NO_APPLICATION
     try:
+        daemon.leave_terminal()
+        daemon.only_write_to_terminal()
         if config.chdir:
             os.chdir(config.chdir)
         if identity is not None:

@@ -15,8 +15,7 @@ from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.farewell import LINGER_SECONDS, Farewell
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.intake import Intake
-from uwsgi_tls.logs import line
-from uwsgi_tls.lounge import GONE, HANGUP_ONLY, NEVER, READ, WRITE
+from uwsgi_tls.lounge import GONE, HANGUP_ONLY, NEVER, READ
 from uwsgi_tls.service import Endpoint, Service
 
 READS_PER_TURN = 16  # then other connections have their turn
@@ -85,6 +84,8 @@ class Connection:
         exchange = self.exchange
         if self.step == self._more_body or (self.step == self._more_head and self.buffer):
             self._refuse(http.BadRequest(408, "the request did not come in time"))
+        elif exchange is not None and self.step == self._while_answered:
+            self._refuse(http.BadRequest(503, "no application thread was free in time"))
         elif exchange is not None:
             exchange.client_gone()
         else:
@@ -97,7 +98,7 @@ class Connection:
     def crashed(self) -> None:
         """An exception that nothing foresaw: it costs this connection and one line, not the worker."""
         if not self.closed:
-            line(f"connection of {self.peer[0]} ended by a defect: {traceback.format_exc()}")
+            self._complain(f"ended by a defect: {traceback.format_exc()}")
             self.close()
 
     # The steps.
@@ -282,11 +283,25 @@ class Connection:
         self.deadline = NEVER
         self._park(READ if len(self.buffer) < self.service.limits.head_bytes else HANGUP_ONLY)
 
-    def wait_to_write(self, step: Callable[[int], None]) -> None:
-        """Parks the connection until the client has read some; `step` then goes on."""
+    def wait_to_write(self, step: Callable[[int], None], progress: bool) -> None:
+        """Parks the connection until the client has read some; `step` goes on. Only `progress` buys more time."""
         self.step = step
-        self.deadline = self.service.lounge.now + self.service.limits.write
-        self._park(WRITE)
+        if progress or self.deadline == NEVER:
+            self.deadline = self.service.lounge.now + self.service.limits.write
+        self._park(self.channel.want)
+
+    def wait_for_room(self) -> None:
+        """Parks the connection while its request waits for an application thread."""
+        self.step = self._while_answered
+        self.deadline = self.service.lounge.now + self.service.limits.room
+        self._park(HANGUP_ONLY)
+
+    def claim(self) -> bool:
+        """Takes it back from where `wait_for_room` has left it; False where it has ended meanwhile."""
+        if not self.service.lounge.claim(self.fd, self):
+            return False
+        self.deadline = NEVER
+        return True
 
     # The end.
 

@@ -1,6 +1,9 @@
 """Leaving the terminal (`daemonize`): the command returns when the workers serve, with the exit status of the start.
 
 uWSGI's command returns 0 before it has bound a socket, and a failed start shows only in the log.
+
+Without `daemonize` the master stays at the terminal, for Ctrl-C, but whoever runs an application leaves it: it may be
+root's, and what is typed into a terminal with TIOCSTI (ioctl_tty(2)) is run by the shell that reads there.
 """
 
 import os
@@ -41,10 +44,34 @@ def detach(log: str, terminal: int) -> Starter:
     os.setsid()
     if os.fork():
         os._exit(0)  # so that the daemon is no session leader and never gets a terminal (daemon(7))
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.close(null)
+    _read_nothing()
     return Starter(write)
+
+
+def leave_terminal() -> None:
+    """For a process that is to run an application: a session of its own, without a terminal; stdin from /dev/null."""
+    os.setsid()
+    _read_nothing()
+
+
+def only_write_to_terminal() -> None:
+    """Opens stdout and stderr anew where they are a terminal, for writing only; as root, who alone may open root's.
+
+    A terminal is open for both, and to read it from another session takes no more than the descriptor.
+    """
+    for fd in (1, 2):
+        with suppress(OSError):  # after su the terminal is still another's, and its reader is no more than we are
+            if os.isatty(fd):
+                anew = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
+                os.dup2(anew, fd)
+                os.close(anew)
+
+
+def _read_nothing() -> None:
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    if null != 0:
+        os.close(null)
 
 
 def _wait(told_on: int, child: int, log: str, terminal: int) -> NoReturn:

@@ -7,16 +7,17 @@ backend closes the request's body when it has read it. The spool is the only thi
 a client has turned out to be slower than its response.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from uwsgi_tls import response
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.http import RequestHead
-from uwsgi_tls.logs import AccessRecord
+from uwsgi_tls.logs import AccessRecord, trace
 from uwsgi_tls.spool import Spool
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ FRONT_BYTES = 65536
 DRAIN_BYTES_PER_TURN = 1 << 20
 STATUS_CLIENT_LEFT = 499  # in the access log, as nginx has it, where there was nobody left to answer
 HIGH_WATER_BYTES = 1 << 28  # of a response that waits for its client: a backend's answer is read no further
+EARNING_BYTES = 1 << 26
 FULL_BYTES = HIGH_WATER_BYTES + (1 << 20)  # and an application waits, too
 
 
@@ -42,17 +44,33 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-class FileSource:
-    """Some first bytes and then a file as a source, read as the client takes it."""
+class File(Protocol):
+    """What a backend may have sent as a whole."""
 
-    def __init__(self, first: bytes, file: BinaryIO, size: int) -> None:
+    def fileno(self) -> int: ...
+
+    def tell(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class FileSource:
+    """Some first bytes and then a file, from its position on, as a source that is read as the client takes it.
+
+    It reads from a descriptor of its own: the file's object may be an application's code, and may be closed by it.
+    """
+
+    def __init__(self, first: bytes, file: File, size: int) -> None:
         self.size = len(first) + size
         self._file = file
         self._block = first
+        self._position = file.tell()
+        self._fd = os.dup(file.fileno())
 
     def front(self, count: int) -> bytes | memoryview:
         if not self._block:
-            self._block = self._file.read(min(count, self.size))
+            self._block = os.pread(self._fd, min(count, self.size), self._position)
+            self._position += len(self._block)
             if not self._block:
                 raise OSError("the file became shorter while it was sent")
         return self._block
@@ -62,7 +80,11 @@ class FileSource:
         self.size -= count
 
     def close(self) -> None:
-        self._file.close()
+        os.close(self._fd)
+        try:
+            self._file.close()
+        except BaseException:  # an application's own code, which must not keep the connection from its end
+            trace()
 
 
 class Exchange:
@@ -73,9 +95,11 @@ class Exchange:
         "_head_bytes",
         "_left",
         "_lock",
+        "_patience",
         "_pending",
         "_room",
         "_source",
+        "_taken",
         "body",
         "connection",
         "head",
@@ -87,6 +111,7 @@ class Exchange:
         "sent",
         "started",
         "status",
+        "taken",
         "variables",
         "variables_size",
     )
@@ -95,6 +120,7 @@ class Exchange:
         self.connection = connection
         self.head = head  # None: the request could not be read
         self.body: Spool | None = None
+        self.taken = False  # a backend has it, and closes the body
         self.started = time.time()
         self.status = 0
         self.sent = 0  # bytes of the response's body
@@ -110,6 +136,8 @@ class Exchange:
         self._source: Source | None = None
         self._lock = threading.Lock()
         self._room: threading.Condition | None = None  # for a producer that is far ahead of its client
+        self._patience = 0.0  # seconds that it still waits
+        self._taken = 0  # bytes that the client has taken since its patience was full
         self._ended = False  # the producer has written all
         self._cut = False  # the producer has given up
         self.over = False  # logged and released; nothing may follow
@@ -141,7 +169,11 @@ class Exchange:
         return self.status != 0 and not self._pending
 
     def write(self, data: bytes) -> None:
-        """A block of the body. Raises Gone."""
+        """A block of the body. Raises Gone, and TypeError where it is not bytes."""
+        if type(data) is not bytes:
+            data = bytes(memoryview(data))  # what `len` of other objects says need not be what is in them
+        if self._ended or self.over:
+            raise Gone("the response is complete")
         if not data:
             return
         framing = self._framing
@@ -187,7 +219,7 @@ class Exchange:
         self._end()
         return True
 
-    def send_file(self, file: BinaryIO, size: int) -> bool:
+    def send_file(self, file: File, size: int) -> bool:
         """The `size` bytes of `file`, read as the client takes them, as the body of a response whose length is known.
 
         Closes the file. Like finish(). Raises response.BadResponse too, with nothing sent.
@@ -199,7 +231,11 @@ class Exchange:
         if not self._left:
             file.close()
             return self.finish()
-        self._source = FileSource(self._pending, file, self._left)
+        try:
+            self._source = FileSource(self._pending, file, self._left)
+        except OSError as error:  # no descriptor is left
+            file.close()
+            raise response.BadResponse(f"its file cannot be sent: {error.strerror}") from None
         self.sent, self._left, self._pending, self._ended = self._left, 0, b"", True
         try:
             return self._pump()
@@ -267,12 +303,12 @@ class Exchange:
             self._append(spool, memoryview(data)[sent:])
             self._source = spool
             # From here on the lounge owns the TLS connection, and we own the end of the spool.
-            self.connection.wait_to_write(self._drain)
+            self.connection.wait_to_write(self._drain, progress=True)
             return
         with self._lock:
             while self._source is not None and self._source.size > FULL_BYTES:
                 self._wait_for_room()
-            if self.over:
+            if self.over or self._ended:
                 raise Gone("the client has left")
             if isinstance(self._source, Spool):
                 return self._append(self._source, data)
@@ -281,11 +317,25 @@ class Exchange:
     def _wait_for_room(self) -> None:
         """The one wait of an application for its client: so far ahead that the disk would be the client's to fill.
 
-        It ends when the client has read some, or with the connection, at the latest after the time for writing.
+        It ends when the client has read some, or when all such waits since it last took EARNING_BYTES have lasted for
+        the time that there is for writing. Raises Gone.
         """
         if self._room is None:
             self._room = threading.Condition(self._lock)
-        self._room.wait()
+            self._patience = self.connection.service.limits.write
+        begin = time.monotonic()
+        self._room.wait(self._patience)
+        self._patience -= time.monotonic() - begin
+        if self._patience <= 0:
+            self._complain("its client is too slow for a response of this size, and holds a thread")
+            raise Gone("the client is too slow")
+
+    def _earn_patience(self, taken: int) -> None:
+        """A client that takes its response at a fair pace may let the application wait again."""
+        self._taken += taken
+        if self._taken > EARNING_BYTES:
+            self._taken = 0
+            self._patience = self.connection.service.limits.write
 
     def _append(self, spool: Spool, data: bytes | memoryview) -> None:
         try:
@@ -308,11 +358,14 @@ class Exchange:
                 return False
             if self._cut:
                 raise Gone("the response was given up")
+            before = source.size
             empty = self._move(source)
+            taken = before - source.size
             if self._room is not None:
+                self._earn_patience(taken)
                 self._room.notify()
             if not empty:
-                connection.wait_to_write(self._drain)
+                connection.wait_to_write(self._drain, progress=taken > 0)
                 return False
             source.close()
             self._source = None
@@ -331,7 +384,7 @@ class Exchange:
         while source.size:
             try:
                 front = source.front(FRONT_BYTES)
-            except Exception as error:  # the file is an application's, and may be closed by now
+            except OSError as error:
                 self._complain(f"the rest of its response could not be read: {error}")
                 raise Gone("the response cannot be read") from None
             sent = self.connection.write(front)
@@ -346,6 +399,8 @@ class Exchange:
     def _end(self) -> None:
         self.over = True
         self._log()
+        if self.body is not None and not self.taken:
+            self.body.close()
         source, self._source = self._source, None
         if source is not None:
             source.close()

@@ -1,18 +1,23 @@
 """The server log and the access log: lines on descriptor 2, or in the file that `redirect` puts there.
 
 A line is one write(2), so that lines of several processes do not mix in a file that is open for appending, and a log
-that cannot be written, for whatever reason, never disturbs the server. What clients sent is escaped: no byte of theirs
-can begin a line or end a quoted string. Log rotation is `redirect` to the same path again.
+that cannot be written, for whatever reason, never disturbs the server: a line that a pipe or a terminal has no room
+for is dropped, and counted, instead of waiting for a reader that may never come. What clients sent is escaped: no byte
+of theirs can begin a line or end a quoted string. Log rotation is `redirect` to the same path again.
 
 Placeholders and the default line are those of uWSGI 2.0 (core/logging.c: uwsgi_logit_simple, uwsgi_build_log_format).
 """
 
+import errno
 import os
 import re
+import select
+import stat
 import time
 import traceback
-from collections.abc import Callable, Iterable
-from json import JSONEncoder
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
+from json import JSONEncoder, loads
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -21,8 +26,12 @@ from uwsgi_tls.errors import ConfigError
 STDOUT = 1
 STDERR = 2
 LOG_MODE = 0o640
+PIPE_LINE_BYTES = 4096  # PIPE_BUF: what pipe(7) takes whole, or not at all, once poll(2) says that there is room
 
+_STANDARD = {"/dev/stdout": STDOUT, "/dev/stderr": STDERR}  # links, which no other log may be
 _line_is_json = False
+_dropped = 0  # lines of this process, since one went through
+_own = -1  # what descriptor 2 is, opened by ourselves; -1: that descriptor itself
 
 DEFAULT_FORMAT = (
     "[pid: %(pid)|app: 0|req: %(requests)/%(requests)] %(addr) (%(user)) {%(vars) vars in %(pktsize) bytes} [%(ctime)]"
@@ -74,22 +83,20 @@ class AccessLog:
 
 def line(text: str) -> None:
     """Writes one line to the server log; never raises. Line ends and control characters in `text` are escaped."""
-    now = time.time()
-    if _line_is_json:
-        _write(STDERR, _encode({"time": _iso_time(now), "pid": os.getpid(), "message": text}) + "\n")
-        return
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    _write(STDERR, f"{_ctime(now)} - [{os.getpid()}] {text}\n")
+    _write(STDERR, _server_line(text))
 
 
 def trace() -> None:
-    """Writes the traceback of the exception that is being handled: as Python prints it, or as one JSON object."""
+    """Writes the traceback of the exception that is being handled: line by line behind "| ", or as one JSON object.
+
+    Its text may hold what a client sent, so that without the bar it could pass for lines of ours.
+    """
     text = traceback.format_exc()
     if _line_is_json:
         line(text)
     else:
-        _write(STDERR, text)
+        for each in text.removesuffix("\n").split("\n"):
+            line(f"| {each}")
 
 
 def configure(json: bool) -> None:
@@ -98,26 +105,101 @@ def configure(json: bool) -> None:
     _line_is_json = json
 
 
-def redirect(path: str) -> None:
+def redirect(path: str, owners: Collection[int] | None = None) -> None:
     """Makes descriptors 1 and 2 the file `path`, which is created with mode 0640 and only ever appended to.
 
-    Raises OSError and changes nothing if it cannot be opened.
+    `owners` are the uids to which a file that is there may belong; None is anybody. Raises OSError and changes nothing
+    if it cannot be opened, or could be another file than its name says.
     """
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY | os.O_CLOEXEC, LOG_MODE)
+    fd = os.dup(_STANDARD[path]) if path in _STANDARD else _open(path, owners)
     os.dup2(fd, STDOUT)
     os.dup2(fd, STDERR)
     if fd not in (STDOUT, STDERR):
         os.close(fd)
 
 
-def _write(fd: int, text: str) -> None:
-    data = text.encode(errors="backslashreplace")  # a format from the command line may be no proper UTF-8
+def never_wait() -> None:
+    """Opens a log that is a pipe or a terminal anew, for lines of ours; as root, who may open what is root's.
+
+    Whether a write waits is a property of the open description (open(2)), and that of descriptor 2 is the shell's and
+    the application's too. Without one of our own poll(2) has to do, whose answer may be out of date when we write.
+    """
+    global _own
+    with suppress(OSError):  # a socket, or another user's terminal after su
+        if stat.S_ISFIFO(os.fstat(STDERR).st_mode) or os.isatty(STDERR):
+            flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            _own = os.open(f"/proc/self/fd/{STDERR}", flags)
+
+
+def _open(path: str, owners: Collection[int] | None) -> int:
+    """The log file. Its directory may be a user's, who would have root write elsewhere, or wait for ever at a FIFO."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = os.open(path, flags, LOG_MODE)
     try:
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode):
+            if status.st_nlink != 1:
+                raise OSError(errno.EMLINK, "the file has another name too")
+            if owners is not None and status.st_uid not in owners:
+                raise OSError(errno.EPERM, f"the file belongs to uid {status.st_uid}")
+        elif not stat.S_ISCHR(status.st_mode):  # such as /dev/null
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        os.set_blocking(fd, True)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _server_line(text: str) -> str:
+    now = time.time()
+    if _line_is_json:
+        return _encode({"time": _iso_time(now), "pid": os.getpid(), "message": text}) + "\n"
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return f"{_ctime(now)} - [{os.getpid()}] {text}\n"
+
+
+def _write(fd: int, text: str) -> None:
+    global _dropped
+    if _dropped and _put(fd, _server_line(f"{_dropped} lines are missing here: the log had no room for them")):
+        _dropped = 0
+    if _dropped or not _put(fd, text):
+        _dropped += 1
+
+
+def _put(fd: int, text: str) -> bool:
+    """Writes one line if that needs no waiting; says whether it did."""
+    if fd == STDERR and _own >= 0:
+        fd = _own
+    data = text.encode(errors="backslashreplace")  # a format from the command line may be no proper UTF-8
+    room = select.poll()
+    room.register(fd, select.POLLOUT)
+    try:
+        if not room.poll(0):  # never so for a regular file
+            return False
+        if len(data) > PIPE_LINE_BYTES and not stat.S_ISREG(os.fstat(fd).st_mode):
+            data = _cut(text)
         written = os.write(fd, data)
         if written < len(data):
             os.write(fd, data[written:])  # or the next line would begin in the middle of this one
     except OSError:
-        return  # a full disk, a full or closed pipe: there is no other place to say so
+        return False  # a full disk, a full or closed pipe: there is no other place to say so
+    return True
+
+
+def _cut(text: str) -> bytes:
+    """A line of no more than PIPE_LINE_BYTES bytes. A JSON object stays one: its longest text is cut in the middle."""
+    if not _line_is_json:
+        data = text.encode(errors="backslashreplace")[: PIPE_LINE_BYTES - len("…\n".encode())]
+        return (data.decode(errors="ignore") + "…\n").encode()  # "ignore": half a character at the end
+    values = loads(text)
+    while len(text) > PIPE_LINE_BYTES:
+        name = max(values, key=lambda name: len(str(values[name])))
+        whole = values[name]
+        values[name] = whole[: len(whole) // 4] + "…" + whole[-(len(whole) // 4) :]
+        text = _encode(values) + "\n"
+    return text.encode()
 
 
 class _PerSecond:

@@ -15,6 +15,7 @@ import itertools
 import select
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 READ = select.EPOLLIN | select.EPOLLRDHUP
@@ -62,10 +63,30 @@ class Lounge:
         waiter.armed = events
         # From this line on another thread may own the waiter.
         self._parked[fd] = waiter
-        if armed == 0:
-            self._epoll.register(fd, events | self._once)
-        elif armed != events or self._once:
-            self._epoll.modify(fd, events | self._once)
+        try:
+            if armed == 0:
+                self._epoll.register(fd, events | self._once)
+            elif armed != events or self._once:
+                self._epoll.modify(fd, events | self._once)
+        except OSError:
+            if self.claim(fd, waiter):
+                raise
+            # Else its deadline had passed already, and another thread has closed it.
+
+    def claim(self, fd: int, waiter: Waiter) -> bool:
+        """Makes the caller the owner of a parked waiter; False where somebody else is."""
+        owned = self._parked.pop(fd, None)
+        if owned is waiter:
+            return True
+        if owned is not None:  # the number is another's by now
+            self._put_back(fd, owned)
+        return False
+
+    def _put_back(self, fd: int, waiter: Waiter) -> None:
+        """Its event may have come and found nobody while we held it, so it is armed anew."""
+        self._parked[fd] = waiter
+        with suppress(FileNotFoundError):  # who parks it for the first time is about to register it
+            self._epoll.modify(fd, waiter.armed | self._once)
 
     def forget(self, fd: int, waiter: Waiter) -> None:
         """Before `fd` is closed: its number may soon be another's. Epoll itself forgets a closed descriptor."""
@@ -105,7 +126,7 @@ class Lounge:
                 if waiter is not None:
                     try:
                         waiter.ready(events)
-                    except Exception:  # whatever one client brings about, the thread goes on for the others
+                    except BaseException:  # whatever one client brings about, the thread goes on for the others
                         waiter.crashed()
             if self.now >= self._next_sweep or self._timers:
                 self._sweep(self.now)
@@ -134,16 +155,13 @@ class Lounge:
                 self._expire(fd, waiter, now)
 
     def _expire(self, fd: int, waiter: Waiter, now: float) -> None:
-        owned = self._parked.pop(fd, None)
-        if owned is None:
+        if not self.claim(fd, waiter):
             return
-        if owned is not waiter or owned.deadline > now:
-            # Another thread served and parked it again since the list was made. Its event may have come and found
-            # nobody
-            # while we held it, so it must be armed anew.
-            self.park(fd, owned, owned.armed)
+        if waiter.deadline > now:
+            # Another thread served and parked it again since the list was made.
+            self._put_back(fd, waiter)
             return
         try:
             waiter.expired()
-        except Exception:  # as in serve()
+        except BaseException:  # as in serve()
             waiter.crashed()

@@ -9,12 +9,14 @@ import signal
 from collections.abc import Callable, Sequence
 
 from uwsgi_tls import certificates, daemon, ignored, listeners, logs, privileges, supervisor, titles, tls
+from uwsgi_tls.addresses import FdAddress
 from uwsgi_tls.backends import uwsgi
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.listeners import HttpsSocket
 from uwsgi_tls.logs import AccessLog, line
 from uwsgi_tls.options import Config
 from uwsgi_tls.pidfile import Pidfile
+from uwsgi_tls.privileges import Identity
 from uwsgi_tls.service import Endpoint
 from uwsgi_tls.worker import Listener, Task
 
@@ -23,6 +25,8 @@ EXIT_UNSAFE = 1
 
 def run(config: Config) -> int:
     """Serves until told to stop; returns the exit status. Raises ConfigError with nothing left behind."""
+    privileges.close_inherited(inherited(config))
+    privileges.raise_descriptor_limit()
     titles.claim()
     privileges.preload()
     logs.configure(json=config.log_json)
@@ -43,10 +47,12 @@ def run(config: Config) -> int:
         terminal = os.dup(2)
         log = config.daemonize or config.logto
         if log:
-            redirect_log(config, log)
+            redirect_log(config, log, identity)
         if config.daemonize:
             starter = daemon.detach(log, terminal)
         os.close(terminal)
+        daemon.only_write_to_terminal()
+        logs.never_wait()
         if pidfile is not None:
             pidfile.write()
         for note in notes:
@@ -85,11 +91,17 @@ def open_endpoints(sockets: Sequence[HttpsSocket], warn: Callable[[str], None]) 
     return served
 
 
-def redirect_log(config: Config, path: str) -> None:
+def inherited(config: Config) -> set[int]:
+    """The descriptors that the configuration names (fd://N), which are open when the program starts."""
+    addresses = [shared.address for shared in config.shared_socket] + [https.address for https in config.listeners]
+    return {address.fd for address in addresses if isinstance(address, FdAddress)}
+
+
+def redirect_log(config: Config, path: str, identity: Identity | None) -> None:
     """From here on the log goes to `path`, opened as root. Raises ConfigError."""
     option = "daemonize" if config.daemonize else "logto"
     try:
-        logs.redirect(path)
+        logs.redirect(path, owners={os.geteuid(), identity.uid if identity else os.geteuid()})
     except OSError as error:
         raise ConfigError(option, path, error.strerror or str(error), config.origins.get(option, "")) from None
 

@@ -2,7 +2,8 @@
 
 The order is uWSGI's (core/uwsgi.c): magic variables while a file is read, then the environment, then files, then the
 values of other settings, wherever those are written. uWSGI leaves what it does not know as it stands, or drops it; here
-that is an error, but only in a value that is used. Nothing is expanded twice in one pass.
+that is an error, but only in a value that is used. What came out of an expansion is not looked at again: whoever may
+set an environment variable that a value quotes does not choose, with an @(file) in it, which files root reads.
 """
 
 import os
@@ -23,7 +24,9 @@ _MAGIC = re.compile(r"%(.)", re.DOTALL)
 _ENVIRONMENT = re.compile(r"\$\(([^()]*)\)")
 _FILE = re.compile(r"@\(([^()]*)\)")
 _NAME = re.compile(r"%\(([^()]*)\)")
+_FILLED_IN = re.compile(r"\0(\d+)\0")
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
+_SYNTAX = "%("  # %% and %(: what they stand for may begin a %(name)
 _OPERATORS = ("+", "-", "*", "/")
 
 
@@ -77,14 +80,17 @@ def magic_variables(path: str, section: str) -> Mapping[str, str]:
     }
 
 
-def substitute_magic(text: str, magic: Mapping[str, str]) -> str:
-    """The text with each %c replaced by magic["c"]; a "%" at the end stays. Raises ValueError for an unknown one."""
+def substitute_magic(text: str, magic: Mapping[str, str], fill_in: Callable[[str], str] = str) -> str:
+    """The text with each %c replaced by magic["c"]; a "%" at the end stays. Raises ValueError for an unknown one.
+
+    `fill_in` gives what is to stand for a value that is not part of the syntax.
+    """
 
     def replace(match: re.Match[str]) -> str:
         value = magic.get(match[1])
         if value is None:
             raise ValueError(f"there is no magic variable %{match[1]}; a per cent sign is written %%")
-        return value
+        return value if match[1] in _SYNTAX else fill_in(value)
 
     return _MAGIC.sub(replace, text)
 
@@ -112,12 +118,24 @@ class Placeholders:
         return self._expand(setting, keep_unknown, ())
 
     def _expand(self, setting: Setting, keep_unknown: bool, open_names: tuple[str, ...]) -> str:
-        text = setting.value
+        text, filled = setting.value, list[str]()
+        if "\0" in text:
+            raise ValueError("a value cannot contain a NUL byte")
+
+        def fill_in(value: str) -> str:
+            """What stands for `value` until the last of them is found, and holds nothing that could be one."""
+            filled.append(value)
+            return f"\0{len(filled) - 1}\0"
+
+        def whole(text: str) -> str:
+            return _FILLED_IN.sub(lambda match: filled[int(match[1])], text)
+
         if setting.magic is not None:
-            text = substitute_magic(text, setting.magic)
-        text = _ENVIRONMENT.sub(lambda match: self._variable(match[1]), text)
-        text = _FILE.sub(lambda match: _file_text(match[1]), text)
-        text = _NAME.sub(lambda match: self._value(match, keep_unknown, open_names), text)
+            text = substitute_magic(text, setting.magic, fill_in)
+        text = _ENVIRONMENT.sub(lambda match: fill_in(self._variable(whole(match[1]))), text)
+        text = _FILE.sub(lambda match: fill_in(_file_text(whole(match[1]))), text)
+        text = _NAME.sub(lambda match: fill_in(self._value(whole(match[1]), keep_unknown, open_names)), text)
+        text = whole(text)
         if "\0" in text:
             raise ValueError("a value cannot contain a NUL byte")
         if len(text) > VALUE_CHARACTERS_MAX:
@@ -129,13 +147,13 @@ class Placeholders:
             raise ValueError(f"$({name}): there is no such environment variable")
         return self._environ[name]
 
-    def _value(self, match: re.Match[str], keep_unknown: bool, open_names: tuple[str, ...]) -> str:
-        words = match[1].split()
+    def _value(self, inner: str, keep_unknown: bool, open_names: tuple[str, ...]) -> str:
+        words = inner.split()
         if len(words) > 1:
             return _calculate(words, lambda name: self._named(name, open_names))
-        if keep_unknown and match[1] not in self._settings:
-            return match[0]
-        return self._named(match[1], open_names)
+        if keep_unknown and inner not in self._settings:
+            return f"%({inner})"
+        return self._named(inner, open_names)
 
     def _named(self, name: str, open_names: tuple[str, ...]) -> str:
         if name in self._expanded:

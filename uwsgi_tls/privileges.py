@@ -17,7 +17,8 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,8 @@ import prctl
 from uwsgi_tls.errors import ConfigError
 
 EXIT_ORPHAN = 1  # status of a worker whose master died before it could ask to die with it; nobody is left to read it
+
+DESCRIPTORS_MAX = 1 << 20  # beyond what one worker could serve; "unlimited" is no number to plan with
 
 _ID_MAX = 2**32 - 2  # 2**32 - 1 is (uid_t) -1, "leave as it is" to setresuid(2)
 _PR_CAPBSET_DROP = 24  # linux/prctl.h
@@ -261,6 +264,26 @@ def harden(no_new_privs: bool) -> None:
         raise PrivilegeError(f"cannot harden the process: {error}") from error
     if prctl.get_dumpable() or (no_new_privs and not prctl.get_no_new_privs()):
         raise PrivilegeError("the kernel did not take PR_SET_DUMPABLE or PR_SET_NO_NEW_PRIVS")
+
+
+def close_inherited(keep: Collection[int]) -> None:
+    """Closes every descriptor above 2 but those in `keep`: what root's shell had open stays open after the drop.
+
+    Call it before anything is opened.
+    """
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) not in keep:
+            with suppress(OSError):  # the one that listed them is closed already
+                os.close(int(name))
+
+
+def raise_descriptor_limit() -> None:
+    """Makes the soft limit of descriptors the hard one: 1024, the usual one, is for the sake of select(2)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # fs.nr_open may be lower than the hard limit: then it stays as it is
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def die_with_parent(parent_pid: int) -> None:

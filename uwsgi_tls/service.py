@@ -37,6 +37,7 @@ class Limits:
     max_headers: int
     body_bytes: int  # 0: no limit
     memory_bytes: int  # of one body or response before it goes to a temporary file
+    room: float = 60.0  # seconds that a request waits for a thread of the application
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +90,17 @@ class Room:
         self._lock = threading.Lock()
         self._queue: deque[Exchange] = deque()
 
-    def enter(self, exchange: "Exchange") -> bool:
-        """Whether the caller may run the application for `exchange` now; if not, it is queued."""
+    def enter(self) -> bool:
+        """Whether the caller may run the application now."""
         with self._lock:
             if self._free:
                 self._free -= 1
                 return True
-            self._queue.append(exchange)
             return False
+
+    def wait(self, exchange: "Exchange") -> None:
+        """Queues a request whose connection is parked; whoever has room next takes it up."""
+        self._queue.append(exchange)
 
     def leave(self) -> None:
         with self._lock:
@@ -149,28 +153,31 @@ class Service:
     def dispatch(self, exchange: "Exchange") -> bool:
         """Hands a whole request to the backend; True: it is answered and the caller carries its connection on."""
         if not self.backend.blocking:
+            exchange.taken = True
             return self.backend.handle(exchange)
-        if not self.room.enter(exchange):
-            return False
-        return self._run(exchange)
+        if self.room.enter():
+            return self._run(exchange)
+        # Parked first: whoever takes it from the queue must find it there, and who ends it meanwhile must be able to.
+        exchange.connection.wait_for_room()
+        self.room.wait(exchange)
+        return False
 
     def run_queued(self) -> None:
         """Between two turns of a service thread: the requests that waited for room."""
         while (exchange := self.room.next()) is not None:
-            if exchange.over:  # its client has not waited: the application is not troubled
+            if not exchange.connection.claim():  # its client has not waited: the application is not troubled
                 self.room.leave()
-                if exchange.body is not None:
-                    exchange.body.close()
                 continue
             try:
                 if self._run(exchange):
                     exchange.connection.resume()
             except Gone:
                 exchange.connection.close()
-            except Exception:  # as in Lounge.serve: the thread goes on for the others
+            except BaseException:  # as in Lounge.serve: the thread goes on for the others
                 exchange.connection.crashed()
 
     def _run(self, exchange: "Exchange") -> bool:
+        exchange.taken = True
         try:
             return self.backend.handle(exchange)
         finally:

@@ -227,7 +227,8 @@ class Supervisor:
         """Seconds until the successor of a worker that died young: none at its first death, then ever more."""
         deaths = self._deaths.get(number, 0)
         self._deaths[number] = deaths + 1
-        return min(BACK_OFF_SECONDS * 2 ** (deaths - 1), BACK_OFF_MOST_SECONDS) if deaths else 0.0
+        # No more doublings than can matter: 2**1024 is no float.
+        return min(BACK_OFF_SECONDS * 2 ** min(deaths - 1, 16), BACK_OFF_MOST_SECONDS) if deaths else 0.0
 
     def _retire(self, child: Worker) -> None:
         """Has a worker finish what it has under way and end."""

@@ -9,6 +9,7 @@ where another thread's connection would raise it. Policy: Mozilla's guidelines 6
 import hashlib
 import os
 import threading
+from _socket import socket as RawSocket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,15 +28,17 @@ INTERMEDIATE_CIPHERS = (
 )
 NEVER_CIPHERS = ":!aNULL:!eNULL:!PSK:!SRP"  # "HIGH" alone has suites without any certificate: openssl-ciphers(1)
 RECORD_BYTES = 16384  # RFC 8446, 5.1: a read of this size leaves nothing decrypted behind in OpenSSL
-SESSION_SECONDS = 300  # uWSGI's; a resumed session is not verified again, so a revoked certificate lives this long
+SESSION_SECONDS = 300  # uWSGI's; each resumption in TLS 1.3 begins them anew, and verifies no certificate again
 VERIFY_DEPTH = 4  # intermediate CAs between a client's certificate and a trusted one
 
 # Constants that some versions of pyOpenSSL do not name; ssl.h
 _MODE_ENABLE_PARTIAL_WRITE = 0x1
+_MODE_AUTO_RETRY = 0x4
 _MODE_ACCEPT_MOVING_WRITE_BUFFER = 0x2  # a retried write may come from another buffer
 
 _NEEDED = (
     "OPENSSL_free",
+    "SSL_clear_mode",
     "SSL_get_verify_result",
     "SSL_read",
     "SSL_write",
@@ -175,6 +178,26 @@ def _select_http11(connection: SSL.Connection, offered: Sequence[bytes]) -> Any:
     return b"http/1.1" if b"http/1.1" in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
 
+def server_connection(context: SSL.Context, sock: RawSocket) -> SSL.Connection:
+    """The server's side of a connection that does not block.
+
+    pyOpenSSL lets one read consume handshake records for as long as there are any, so that a client that sends nothing
+    but KeyUpdates holds the thread that reads; here each is one turn, SSL_CTX_set_mode(3).
+    """
+    conn = SSL.Connection(context, sock)  # type: ignore[arg-type]  # all it needs is fileno()
+    _lib.SSL_clear_mode(_ssl(conn), _MODE_AUTO_RETRY)
+    conn.set_accept_state()
+    return conn
+
+
+def outlived(conn: SSL.Connection) -> bool:
+    """Whether a resumed session is of a client whose certificate has ended since it was verified, when it began."""
+    if not _resumed(conn):
+        return False
+    certificate = conn.get_peer_certificate()
+    return certificate is not None and certificate.has_expired()
+
+
 def receive(conn: SSL.Connection) -> bytes:
     """`conn.recv` of one record. Raises as that does.
 
@@ -192,7 +215,8 @@ def receive(conn: SSL.Connection) -> bytes:
 
 def send(conn: SSL.Connection, data: bytes | memoryview) -> int:
     """`conn.send`: how many bytes were taken, which may be a record's worth. Raises as that does. Never of no bytes."""
-    count: int = _lib.SSL_write(_ssl(conn), _ffi.from_buffer(data), len(data))
+    buffer = _ffi.from_buffer(data)
+    count: int = _lib.SSL_write(_ssl(conn), buffer, len(buffer))
     if count <= 0:
         _raise(conn, count)
     return count

@@ -15,12 +15,12 @@ import sys
 import threading
 import time
 from _socket import socket as RawSocket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 
-from uwsgi_tls import privileges, titles
+from uwsgi_tls import daemon, privileges, titles
 from uwsgi_tls.arrival import Arrival
 from uwsgi_tls.backends import application
 from uwsgi_tls.backends.report import ReportBackend
@@ -34,6 +34,7 @@ from uwsgi_tls.service import Backend, Endpoint, Limits, Room, Service
 
 EXIT_STOPPED = 0
 EXIT_ORPHAN = 1
+EXIT_DEFECT = 1
 EXIT_NO_APPLICATION = 22  # as uWSGI with need-app
 
 READY = b"R"
@@ -74,6 +75,7 @@ class Seat:
 def run(task: Task, seat: Seat) -> int:
     """The whole life of a worker; returns its exit status. Signals are still blocked when it is called."""
     privileges.die_with_parent(task.master)
+    daemon.leave_terminal()
     _title(task, seat, "starting")
     wakeup = _take_signals()
     config = task.config
@@ -106,13 +108,23 @@ def run(task: Task, seat: Seat) -> int:
     gc.freeze()
     between = service.run_queued if calls_application else None
     for number in range(threads):
-        threading.Thread(target=lounge.serve, args=(between,), name=f"service {number + 1}", daemon=True).start()
+        threading.Thread(target=_serve, args=(lounge, between), name=f"service {number + 1}", daemon=True).start()
     _title(task, seat, "serving")
     seat.channel.send(READY)
     status = _Acceptor(task, seat, service, wakeup).run()
     with suppress(Exception):
         atexit._run_exitfuncs()
     return status
+
+
+def _serve(lounge: Lounge, between: Callable[[], None] | None) -> None:
+    """The life of a service thread. If one ends, so does the worker, for the master to replace."""
+    try:
+        lounge.serve(between)
+    finally:
+        trace()
+        line("a service thread has ended by a defect: so does the worker")
+        os._exit(EXIT_DEFECT)
 
 
 class _Acceptor:
@@ -195,7 +207,7 @@ def _take_signals() -> tuple[int, int]:
     """Lets signals wake the main thread through a pipe; returns its two ends.
 
     Handlers that do nothing, rather than SIG_IGN, so that programs which an application starts get the defaults back
-    (execve(2)). What a terminal sends to the whole group is the master's to answer.
+    (execve(2)). What is sent to the master's whole group is the master's to answer, and a terminal reaches nobody else.
     """
     read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
@@ -268,6 +280,7 @@ def _limits(config: Config) -> Limits:
         body=config.http_body_timeout,
         keepalive=config.http_keepalive,
         write=config.http_write_timeout,
+        room=config.http_timeout,
         head_bytes=config.buffer_size,
         max_headers=config.http_max_headers,
         body_bytes=config.limit_post,

@@ -1,8 +1,8 @@
 """Starts the real programs for the black-box tests and ends them: ours, and uWSGI as its backend.
 
-A `Daemon` runs in a session of its own, so that every process that it forks can be found in /proc and, if a test
-fails, be ended by its number. Nothing here waits for a length of time: it waits for a line of the log, for a
-connection, or for a process to end, each with a limit.
+A `Daemon` runs in a session of its own, and so does each worker of our server. Whoever is in one of these sessions, or
+descends from one who is, can be found in /proc and, if a test fails, be ended by its number. Nothing here waits for a
+length of time: it waits for a line of the log, for a connection, or for a process to end, each with a limit.
 """
 
 from __future__ import annotations
@@ -139,6 +139,7 @@ class Daemon:
         self._reads = True  # until all of its processes have closed the output
         self._process: subprocess.Popen[bytes] | None = None
         self._reader = threading.Thread(target=self._read, daemon=True)
+        self._sessions: set[int] = set()  # seen so far: who was left alone by its parent is still in one of them
 
     def __enter__(self) -> Daemon:
         self._process = subprocess.Popen(
@@ -228,8 +229,21 @@ class Daemon:
         wait_until(all_listen, START_SECONDS, lambda: f"does not listen on {addresses}:\n{self.log}")
 
     def tree(self) -> list[Process]:
-        """The program's processes: what is in its session, the first one included."""
-        return [process for process in processes() if process.session == self.pid]
+        """The program's processes: who is in a session of theirs or has one of them as parent, the first included."""
+        self._sessions.add(self.pid)
+        found: dict[int, Process] = {}
+        everybody = list(processes())
+        more = True
+        while more:
+            new = [
+                process
+                for process in everybody
+                if process.pid not in found and (process.session in self._sessions or process.parent in found)
+            ]
+            found |= {process.pid: process for process in new}
+            self._sessions |= {process.session for process in new}
+            more = bool(new)
+        return sorted(found.values(), key=lambda process: process.pid)
 
     def wait_for_titles(self, pattern: str, count: int) -> list[Process]:
         """Wait until exactly `count` of its processes have a title in which `pattern` is found, and return them."""

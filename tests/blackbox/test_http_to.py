@@ -680,6 +680,22 @@ def test_all_dead(directory: Path) -> None:
         assert "missing: No such file or directory" in server.log
 
 
+def test_many_requests_at_once_for_a_node_that_is_dead(directory: Path) -> None:
+    """Each is refused in turn, however many came in one piece, and the log does not grow by a line for each."""
+    count = 500
+    with front(directory / "missing.sock", options=("-L",)) as (server, host), Client(host) as client:
+        started = time.monotonic()
+        client.sock.sendall(b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n" * count)
+        for _ in range(count):
+            answer = client.read_answer()
+            assert (answer.status, answer.stays) == (502, True)
+        assert client.get().status == 502
+        seconds = int(time.monotonic() - started) + 2
+        assert "defect" not in server.log
+        assert 1 <= server.log.count("unable to connect to ") <= 10 * seconds
+        assert len(server.lines) <= 11 * seconds + 10
+
+
 def test_a_node_with_a_request_is_not_given_up_for_another(directory: Path) -> None:
     """Once a node has got the request, no other gets it: it may have done what was asked (RFC 9110, 9.2.2)."""
     with (
@@ -856,6 +872,110 @@ def test_an_answer_before_the_body_was_read(directory: Path) -> None:
             client.send("POST", "/", body=b"x" * size)
             answer = client.read_answer()
             assert (answer.status, answer.body) == (413, b"too big\n")
+
+
+@pytest.mark.parametrize(
+    ("first", "rest"),
+    [
+        pytest.param(
+            b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n%b", id="continue"
+        ),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", b"%b", id="head"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhe", b"llo", id="length"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n", b"3\r\nllo\r\n0\r\n\r\n", id="chunks"
+        ),
+        pytest.param(b"HTTP/1.1 200 OK\r\n\r\nhe", b"llo", id="until the end"),
+    ],
+)
+def test_a_node_that_speaks_before_it_reads(directory: Path, first: bytes, rest: bytes) -> None:
+    """It gets all of the body all the same, and its client all of the answer."""
+    size = 5 * MIB
+    got: list[str] = []
+    body = b"".join(pattern(size))
+    pause = threading.Event()
+
+    def behave(call: Call) -> None:
+        call.sock.sendall(first)
+        pause.wait(0.3)  # in which the server hears that, with a full socket before it
+        got.append(hash_of(call.blocks()))
+        call.sock.sendall(rest.replace(b"%b", b"hello"))
+
+    with (
+        Node(directory / "n", behave) as node,
+        front(node, options=("--http-timeout", "5")) as (_, host),
+        Client(host) as client,
+    ):
+        for _ in range(2):
+            client.send("POST", "/", body=body)
+            answer = client.read_answer()
+            assert (answer.status, answer.body) == (200, b"hello")
+        assert got == [hash_of(pattern(size))] * 2
+
+
+# --- nodes that reset their connection --------------------------------------------------------
+
+
+@contextlib.contextmanager
+def resetting_node(answer: bytes, heard: threading.Event) -> Iterator[str]:
+    """A TCP node that says `answer` to each request and, when that was `heard`, resets (socket(7), SO_LINGER 0)."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                sock, _ = listener.accept()
+                call = read_call(sock)
+                sock.sendall(answer)
+                heard.wait(SECONDS)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                call.stream.close()
+                sock.close()
+
+    with socket.create_server((loopback(), 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        host, port = listener.getsockname()
+        yield f"{host}:{port}"
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(SECONDS)
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param(b"", id="until the end"),
+        pytest.param(b"Content-Length: 100\r\n", id="length"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n", id="chunks"),
+    ],
+)
+@pytest.mark.parametrize("size", [0, 5 * MIB], ids=["no body", "body unread"])
+def test_a_node_that_resets_in_mid_answer(headers: bytes, version: str, size: int) -> None:
+    """A reset is no end, not even of an answer that only its end delimits: the client can tell."""
+    heard = threading.Event()
+    answer = b"HTTP/1.1 200 OK\r\n" + headers + b"\r\n5\r\nhello\r\n"
+    with resetting_node(answer, heard) as node, front(node) as (server, host), Client(host) as client:
+        client.send("POST", body=bytes(size), version=version)
+        head = client.read_head()
+        assert head.status == 200
+        heard.set()
+        with pytest.raises((Truncated, ssl.SSLError, ConnectionError)):
+            list(client.blocks(head))
+        server.wait_for_line("broke the connection: Connection reset by peer", seconds=5)
+        assert "defect" not in server.log
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200", b"HTTP/1.1 200 OK\r\nA: b\r\n"])
+def test_a_node_that_resets_before_its_head_is_whole(answer: bytes) -> None:
+    """502, and the client's connection goes on."""
+    heard = threading.Event()
+    heard.set()
+    with resetting_node(answer, heard) as node, front(node) as (server, host), Client(host) as client:
+        for _ in range(2):
+            refused = client.get()
+            assert (refused.status, refused.stays) == (502, True)
+        server.wait_for_line("502: .*broke the connection: Connection reset by peer", seconds=5)
+        assert "defect" not in server.log
 
 
 # --- a node whose listen queue is full --------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -38,3 +39,29 @@ def test_a_signal_that_a_pipe_sends_ends_nothing(self_signed: SeedPki) -> None:
             os.kill(process.pid, signal.SIGPIPE)
         assert curl(f"https://{SERVER_NAME}:8443/", *self_signed.curl_server, host=host).returncode == 0
         assert server.wait_for_workers() == [worker]
+
+
+def test_nobody_reads_the_log(self_signed: SeedPki) -> None:
+    """A pipe that is full stops nobody; once it is read again, it says how much is missing."""
+    host = loopback()
+    arguments = command("--https", f"{host}:8443,foobar.crt,foobar.key")
+    with subprocess.Popen(arguments, cwd=self_signed.directory, stderr=subprocess.PIPE, bufsize=0) as server:
+        assert server.stderr is not None
+        try:
+            log = b""
+            while b"is serving" not in log:
+                log += server.stderr.read(4096)
+            fcntl.fcntl(server.stderr, fcntl.F_SETPIPE_SZ, 4096)
+            url = f"https://{SERVER_NAME}:8443/?{'x' * 2000}"
+            for _ in range(10):
+                answer = curl(url, *self_signed.curl_server, host=host, seconds=5)
+                assert answer.returncode == 0, answer.stderr
+            log = server.stderr.read(4096)
+            assert log.count(b"GET /?xxx") >= 1
+            assert curl(url, *self_signed.curl_server, host=host).returncode == 0
+            while b"lines are missing here" not in log:
+                log += server.stderr.read(4096)
+            server.terminate()
+            assert server.wait(STOP_SECONDS) == 0
+        finally:
+            server.kill()

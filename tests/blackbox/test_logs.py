@@ -91,8 +91,8 @@ def test_a_raising_application_is_logged(site: Site) -> None:
     assert match
     assert match["status"] == "500"
     site.daemon.wait_for_line("RuntimeError: on purpose")
-    site.daemon.wait_for_line("^in two lines$")
-    assert "Traceback (most recent call last):" in site.daemon.lines
+    site.daemon.wait_for_line(r"\] \| in two lines$")
+    site.daemon.wait_for_line(r"\] \| Traceback \(most recent call last\):$")
 
 
 def test_a_client_that_left_is_logged(site: Site) -> None:

@@ -5,18 +5,34 @@ All of it is read from outside, in /proc (proc(5), capabilities(7)), or tried by
 
 from __future__ import annotations
 
+import fcntl
 import grp
 import json
 import os
+import pty
 import pwd
 import signal
 import socket
+import subprocess
+import termios
 from pathlib import Path
 
 import pytest
 
 from .seed_pki import SERVER_NAME, SeedPki
-from .server import ROOT, Daemon, Process, curl, is_root, loopback, open_to_all, uwsgi_tls, wait_for_end
+from .server import (
+    ROOT,
+    STOP_SECONDS,
+    Daemon,
+    Process,
+    command,
+    curl,
+    is_root,
+    loopback,
+    open_to_all,
+    uwsgi_tls,
+    wait_for_end,
+)
 
 pytestmark = pytest.mark.skipif(not is_root, reason="there is nothing to drop without root")
 
@@ -179,3 +195,188 @@ def test_without_root_nothing_is_dropped(pki: SeedPki, public_directory: Path) -
         for process in server.tree():
             assert_keeps_its_memory(process)
         assert "WARNING" not in server.log
+
+
+# What an application could do to the person at the terminal that it was started from.
+AT_THE_TERMINAL = """
+import fcntl, json, os, select, termios
+
+def read(fd):
+    return os.read(fd, 100) if select.select([fd], [], [], 0.2)[0] else None
+
+def attempt(way):
+    try:
+        return f"worked: {way()!r}"
+    except OSError as error:
+        return f"{type(error).__name__} {error.errno}"
+
+tried = {
+    "type 0": attempt(lambda: fcntl.ioctl(0, termios.TIOCSTI, b"#")),
+    "type 1": attempt(lambda: fcntl.ioctl(1, termios.TIOCSTI, b"#")),
+    "type 2": attempt(lambda: fcntl.ioctl(2, termios.TIOCSTI, b"#")),
+    "take it": attempt(lambda: fcntl.ioctl(2, termios.TIOCSCTTY, 1)),
+    "open it": attempt(lambda: open("/dev/tty")),
+    "read 1": attempt(lambda: read(1)),
+    "read 2": attempt(lambda: read(2)),
+    "read 0": attempt(lambda: read(0)),
+}
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [json.dumps(tried).encode()]
+
+with open(os.environ["TRIED"], "w") as file:
+    json.dump(tried, file)
+"""
+
+
+def at_a_terminal(words: list[str], cwd: Path, tried: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """A program as a shell starts it, and the other side of its controlling terminal, where somebody types."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        words,
+        cwd=cwd,
+        env={**os.environ, "TRIED": str(tried)},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(theirs)
+    os.write(ours, b"secret\n")  # there to be read at once
+    return process, ours
+
+
+def read_until(terminal: int, word: bytes) -> bytes:
+    """What is printed there up to `word`, or to the end."""
+    seen = b""
+    while word not in seen:
+        try:
+            seen += os.read(terminal, 4096)
+        except OSError:  # EIO: nobody has the other side any more
+            break
+    return seen
+
+
+def assert_terminal_out_of_reach(tried: dict[str, str]) -> None:
+    assert {name: outcome.split()[0] for name, outcome in tried.items()} == {
+        "type 0": "OSError",  # ENOTTY
+        "type 1": "PermissionError",
+        "type 2": "PermissionError",
+        "take it": "PermissionError",
+        "open it": "OSError",  # ENXIO
+        "read 1": "OSError",  # EBADF
+        "read 2": "OSError",
+        "read 0": "worked:",
+    }, tried
+    assert tried["read 0"] == "worked: b''"  # /dev/null
+
+
+def test_an_application_cannot_use_the_terminal_of_root(self_signed: SeedPki, public_directory: Path) -> None:
+    """It would type into root's shell (TIOCSTI, ioctl_tty(2)), or read what root types."""
+    app, tried = public_directory / "app.py", public_directory / "tried"
+    app.write_text(AT_THE_TERMINAL)
+    tried.touch()
+    tried.chmod(0o666)
+    host = loopback()
+    words = command("--https", f"{host}:443,foobar.crt,foobar.key", "--uid", USER, "--wsgi-file", app)
+    process, terminal = at_a_terminal(words, self_signed.directory, tried)
+    try:
+        seen = read_until(terminal, b"is serving")
+        assert b"is serving" in seen, seen
+        assert_terminal_out_of_reach(json.loads(tried.read_text()))
+        os.write(terminal, b"\x03")  # Ctrl-C reaches the master, and the master alone tells the worker
+        assert b"SIGINT: stopping" in read_until(terminal, b"goodbye")
+        assert process.wait(STOP_SECONDS) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
+
+
+def test_nor_while_it_is_checked(self_signed: SeedPki, public_directory: Path) -> None:
+    app, tried = public_directory / "app.py", public_directory / "tried"
+    app.write_text(AT_THE_TERMINAL)
+    tried.touch()
+    tried.chmod(0o666)
+    words = command("--check", "--https", f"{loopback()}:443,foobar.crt,foobar.key", "--uid", USER, "--wsgi-file", app)
+    process, terminal = at_a_terminal(words, self_signed.directory, tried)
+    try:
+        assert b"configuration ok" in read_until(terminal, b"configuration ok")
+        assert process.wait(STOP_SECONDS) == 0
+        assert_terminal_out_of_reach(json.loads(tried.read_text()))
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
+
+
+OPEN_DESCRIPTORS = """
+import json, os
+
+def content(fd):
+    try:
+        return os.pread(int(fd), 100, 0).decode(errors="replace")
+    except OSError as error:
+        return ""
+
+found = {fd: content(fd) for fd in os.listdir("/proc/self/fd")}
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    return [json.dumps(found).encode()]
+
+with open(os.environ["TRIED"], "w") as file:
+    json.dump(found, file)
+"""
+
+
+@pytest.mark.parametrize("check", [False, True], ids=["serving", "checking"])
+def test_what_root_had_open_is_closed(self_signed: SeedPki, public_directory: Path, check: bool) -> None:
+    """A descriptor that root's shell left open would be read, or written, by the application."""
+    app, tried = public_directory / "app.py", public_directory / "tried"
+    app.write_text(OPEN_DESCRIPTORS)
+    tried.touch()
+    tried.chmod(0o666)
+    secret = public_directory / "secret"
+    secret.write_text("root's own")
+    secret.chmod(0o600)
+    host = loopback()
+    with open(secret) as file, socket.create_server((host, 443)) as listener:
+        https = f"fd://{listener.fileno()},foobar.crt,foobar.key"
+        options = ["--https", https, "--uid", USER, "--wsgi-file", str(app), *(["--check"] if check else [])]
+        with subprocess.Popen(
+            command(*options),
+            cwd=self_signed.directory,
+            env={**os.environ, "TRIED": str(tried)},
+            pass_fds=(file.fileno(), listener.fileno()),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as server:
+            try:
+                assert server.stdout is not None
+                said = b""
+                for line in server.stdout:
+                    said += line
+                    if b"is serving" in line or b"configuration ok" in line:
+                        break
+                found = json.loads(tried.read_text())
+                assert "root's own" not in found.values(), said
+                if not check:
+                    answer = curl(f"https://{SERVER_NAME}/", *self_signed.curl_server, host=host)
+                    assert answer.returncode == 0, answer.stderr  # what the configuration names is kept
+            finally:
+                if not check:
+                    server.terminate()
+                assert server.wait(STOP_SECONDS) == 0
+
+
+def test_as_many_descriptors_as_are_allowed(self_signed: SeedPki) -> None:
+    """A login's soft limit is 1024, for the sake of select(2), which we do not use."""
+    words = command("--https", f"{loopback()}:443,foobar.crt,foobar.key", "--uid", USER)
+    script = 'ulimit -Sn 256; ulimit -Hn 4000; exec "$@"'
+    with Daemon(["sh", "-c", script, "sh", *words], cwd=self_signed.directory) as server:
+        for process in (*server.wait_for_workers(1), *server.tree()):
+            limits = Path(f"/proc/{process.pid}/limits").read_text()
+            assert [line.split()[3:5] for line in limits.splitlines() if line.startswith("Max open")] == [["4000"] * 2]

@@ -5,10 +5,14 @@ What an application does wrong costs its own request: the client can tell, the l
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
+import socket
 import sys
+import time
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -719,6 +723,332 @@ def test_a_waiting_request_whose_client_left_is_no_harm(tmp_path: Path) -> None:
             assert one.ask(get("/after")).body == b"/after"
         site.wait_for_descriptors(base)
         assert "Traceback" not in site.daemon.log
+
+
+# Calls are counted, and a thread of the application's tells how many descriptors there are while all others are busy.
+QUEUED = """
+import os, threading
+
+calls = []
+
+def tell():
+    while True:
+        with open("asked") as fifo:
+            fifo.read()
+        with open("descriptors", "w") as fifo:
+            fifo.write(str(len(os.listdir("/proc/self/fd"))))
+
+threading.Thread(target=tell, daemon=True).start()
+
+def application(environ, start_response):
+    calls.append(environ["PATH_INFO"])
+    if environ["PATH_INFO"] == "/hold":
+        environ["wsgi.errors"].write("holding\\n")
+        with open("hold") as fifo:
+            fifo.read()
+    start_response("200 OK", [])
+    return [" ".join(calls).encode()]
+"""
+
+
+def test_whoever_leaves_the_queue_is_never_given_to_the_application(tmp_path: Path) -> None:
+    """Nor kept until there would have been room: its socket and its body's file are freed while the call goes on."""
+    for name in ("hold", "asked", "descriptors"):
+        os.mkfifo(tmp_path / name)
+
+    def descriptors() -> int:
+        (tmp_path / "asked").write_text("how many?")
+        return int((tmp_path / "descriptors").read_text())
+
+    with serving(tmp_path, QUEUED, "--threads", "1") as site, site.connect() as busy:
+        busy.send(get("/hold"))
+        site.daemon.wait_for_line("^holding$")
+        base = descriptors()
+        clients = [site.connect() for _ in range(12)]
+        for number, client in enumerate(clients):
+            client.send(post("/left", bytes(100_000)) if number % 2 else get("/left"))
+        # 18 descriptors: six have a body that is too long for memory.
+        wait_until(lambda: descriptors() == base + 18, 10.0, lambda: f"{descriptors()}, were {base}")
+        for number, client in enumerate(clients):
+            if number % 3 == 0:
+                client.reset()
+            elif number % 3 == 1:
+                client.tls.close()
+            else:
+                with client:
+                    client.tls.shutdown(socket.SHUT_WR)
+                    client.ends_cleanly()  # however: it ends now, and not when there is room
+        wait_until(lambda: descriptors() == base, 10.0, lambda: f"{descriptors()}, were {base}")
+        with site.connect() as stays:
+            stays.send(get("/stays"))
+            (tmp_path / "hold").write_text("go on")
+            assert busy.answer().body == b"/hold"
+            assert stays.answer().body == b"/hold /stays"
+        assert busy.ask(get("/last")).body == b"/hold /stays /last"
+        assert len(re.findall(r"(?:GET|POST) /left => ", site.daemon.log)) == 12
+        assert "Traceback" not in site.daemon.log
+
+
+def test_a_queued_client_is_told_when_it_has_waited_too_long(tmp_path: Path) -> None:
+    """With 503 after http-timeout; the call that takes so long may go on, and its client has its response."""
+    for name in ("hold", "asked", "descriptors"):
+        os.mkfifo(tmp_path / name)
+    with serving(tmp_path, QUEUED, "--threads", "1", "--http-timeout", "1") as site, site.connect() as busy:
+        busy.send(get("/hold"))
+        site.daemon.wait_for_line("^holding$")
+        for request in (get("/late"), post("/late", bytes(100_000)), get("/late") + get("/after")):
+            with site.connect() as client:
+                began = time.monotonic()
+                assert client.ask(request).status == 503
+                assert 0.9 < time.monotonic() - began < 4.0
+                client.assert_ended()
+        site.daemon.wait_for_line("503: no application thread was free in time")
+        (tmp_path / "hold").write_text("go on")
+        assert busy.answer().body == b"/hold"
+        assert site.ask(get("/next")).body == b"/hold /next"
+
+
+# --- files, blocks and write() that are not what they seem -----------------------------------------------
+
+FILES = """
+import gzip, io, os, sys
+
+class Readable:
+    '''Of 39 blocks, but for what happens at the 30th.'''
+    def __init__(self, at_block_30):
+        self.blocks, self.at_block_30 = 0, at_block_30
+    def read(self, size):
+        self.blocks += 1
+        if self.blocks == 30:
+            self.at_block_30()
+        return b"x" * size if self.blocks < 40 else b""
+
+class WithDescriptor(Readable):
+    '''It has a file's, too.'''
+    def __init__(self, at_block_30):
+        super().__init__(at_block_30)
+        self.file = open("file", "rb")
+        self.fileno, self.tell, self.close = self.file.fileno, self.file.tell, self.file.close
+
+def wait():
+    sys.stderr.write("waiting\\n")
+    with open("fifo") as fifo:
+        fifo.read()
+
+class ClosesBadly(io.FileIO):
+    def close(self):
+        if not self.closed:
+            super().close()
+            raise RuntimeError("close failed")
+
+FILES = {
+    "/exits": lambda: Readable(sys.exit),
+    "/slow": lambda: Readable(wait),
+    "/descriptor-exits": lambda: WithDescriptor(sys.exit),
+    "/descriptor-slow": lambda: WithDescriptor(wait),
+    "/gzip": lambda: gzip.open("file.gz"),
+    "/closes-badly": lambda: ClosesBadly("file"),
+}
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    if environ["PATH_INFO"] in FILES:
+        return environ["wsgi.file_wrapper"](FILES[environ["PATH_INFO"]](), 65536)
+    if environ["PATH_INFO"] == "/descriptors":
+        return [str(len(os.listdir("/proc/self/fd"))).encode()]
+    return [b"fine"]
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[Site]:
+    """A server with all of these; it must come through with its worker."""
+    os.mkfifo(tmp_path / "fifo")
+    with open(tmp_path / "file", "wb") as file:
+        file.truncate(64 << 20)
+    with gzip.open(tmp_path / "file.gz", "wb") as packed:
+        packed.write(BODY)
+    with serving(tmp_path, FILES, "--threads", "1") as site:
+        worker = site.worker.pid
+        yield site
+        assert not site.daemon.running or site.worker.pid == worker
+        assert "defect" not in site.daemon.log
+
+
+def test_a_file_that_exits_while_it_is_read(files: Site) -> None:
+    """As often as it likes: it is the application's code and costs its own response."""
+    for _ in range(5):
+        with files.connect() as client:
+            client.send(get("/exits"))
+            assert not client.ends_cleanly()
+    assert files.ask(get("/")).body == b"fine"
+    assert "SystemExit" in files.daemon.log
+
+
+@pytest.mark.parametrize("how", ["exits", "slow"])
+def test_a_file_with_a_descriptor_is_read_without_its_code(files: Site, how: str) -> None:
+    """A response that goes on after the application has returned runs nothing of it in a thread that serves clients."""
+    for _ in range(4):
+        assert files.ask(get(f"/descriptor-{how}")).body == bytes(64 << 20)
+    assert files.ask(get("/")).body == b"fine"
+    assert "SystemExit" not in files.daemon.log
+    assert "waiting" not in files.daemon.lines
+
+
+def test_a_file_that_is_slow_to_read(files: Site, tmp_path: Path) -> None:
+    """It holds the thread of the application, not those that serve the clients."""
+    clients = [files.connect() for _ in range(3)]
+    for client in clients:
+        client.send(get("/slow"))
+    files.daemon.wait_for_line("^waiting$")
+    for _ in range(10):
+        with files.connect() as other:
+            other.send(b"nonsense\r\n\r\n")
+            assert other.answer().status == 400
+    assert files.daemon.lines.count("waiting") == 1
+    for client in clients:
+        (tmp_path / "fifo").write_text("go on")
+        assert client.answer().body == b"x" * 65536 * 39
+        client.tls.close()
+
+
+def test_a_file_that_is_unpacked_as_it_is_read(files: Site) -> None:
+    """Its descriptor's length is that of other bytes."""
+    with files.connect() as client:
+        assert client.ask(get("/gzip")).body == BODY
+        assert client.ask(get("/")).body == b"fine"
+
+
+def test_a_file_that_cannot_be_closed(files: Site) -> None:
+    """Clients leave in the middle of it: the log has why, and neither their sockets nor the worker's end suffer."""
+    base = files.descriptors()
+    for number in range(6):
+        with files.connect(receive_buffer_bytes=4096) as client:
+            client.send(get("/closes-badly"))
+            assert client.peek()
+            if number % 2:
+                client.reset()
+    assert len(files.ask(get("/closes-badly")).body) == 64 << 20
+    files.wait_for_descriptors(base)
+    files.daemon.wait_for_line("RuntimeError: close failed")
+    began = time.monotonic()
+    assert files.daemon.stop() == 0
+    assert time.monotonic() - began < 5.0
+
+
+BLOCKS = """
+from array import array
+
+class Lying(bytes):
+    def __new__(cls, data, length):
+        self = super().__new__(cls, data)
+        self.length = length
+        return self
+    def __len__(self):
+        return self.length
+
+KINDS = {
+    "less": Lying(b"hello", 3),
+    "more": Lying(b"hello", 30),
+    "none": Lying(b"hello", 0),
+    "bytearray": bytearray(b"hello"),
+    "array": memoryview(array("I", [1, 2, 3])),
+    "str": "hello",
+    "int": 5,
+    "empty str": "",
+    "zero": 0,
+}
+
+def application(environ, start_response):
+    _, how, kind, *length = environ["PATH_INFO"].split("/")
+    write = start_response("200 OK", [("Content-Length", each) for each in length])
+    if how == "write":
+        write(KINDS[kind])
+        return []
+    if how == "one":
+        return [KINDS[kind]]
+    return iter([KINDS[kind], KINDS[kind]])
+"""
+WORDS = {
+    "less": b"hello",
+    "more": b"hello",
+    "none": b"hello",
+    "bytearray": b"hello",
+    "array": array("I", [1, 2, 3]).tobytes(),
+}
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with serving(tmp_path_factory.mktemp("blocks"), BLOCKS) as site:
+        yield site
+        assert "defect" not in site.daemon.log
+
+
+@pytest.mark.parametrize("with_length", [False, True], ids=["", "with a length"])
+@pytest.mark.parametrize("how", ["one", "two", "write"])
+@pytest.mark.parametrize("kind", WORDS)
+def test_blocks_that_are_not_plain_bytes(blocks: Site, kind: str, how: str, with_length: bool) -> None:
+    """What is sent, and what is said of its length, are their bytes."""
+    expected = WORDS[kind] * (2 if how == "two" else 1)
+    path = f"/{how}/{kind}" + (f"/{len(expected)}" if with_length else "")
+    with blocks.connect() as client:
+        for _ in range(2):
+            answer = client.ask(get(path))
+            assert (answer.status, answer.body) == (200, expected)
+            assert answer.headers.get("content-length", str(len(expected))) == str(len(expected))
+
+
+@pytest.mark.parametrize("how", ["one", "two", "write"])
+@pytest.mark.parametrize("kind", ["str", "int", "empty%20str", "zero"])
+def test_what_is_no_block(blocks: Site, kind: str, how: str) -> None:
+    with blocks.connect() as client:
+        for _ in range(2):
+            assert client.ask(get(f"/{how}/{kind}")).status == 500
+    assert "TypeError" in blocks.daemon.log
+
+
+KEEPS_WRITE = """
+import threading
+
+kept, outcomes = [], []
+
+def write_late():
+    outcomes.clear()
+    for write in kept:
+        try:
+            write(b"HTTP/1.1 200 OK\\r\\nContent-Length: 4\\r\\n\\r\\nevil")
+            outcomes.append("written")
+        except Exception as error:
+            outcomes.append(type(error).__name__)
+    kept.clear()
+
+def application(environ, start_response):
+    path, _, size = environ["PATH_INFO"][1:].partition("/")
+    if path == "late":
+        thread = threading.Thread(target=write_late)
+        thread.start()
+        thread.join()
+        start_response("200 OK", [])
+        return [" ".join(outcomes).encode()]
+    length = [("Content-Length", size)] if path == "length" else []
+    kept.append(start_response("200 OK", length))
+    return iter([b"x" * int(size)])
+"""
+
+
+@pytest.mark.parametrize("how", ["length", "chunks"])
+@pytest.mark.parametrize("size", [5, 16 << 20], ids=["sent", "waiting for its client"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_write_after_the_response(tmp_path: Path, how: str, size: int, method: str) -> None:
+    """It sends nothing, and above all nothing that the client would take for its next response."""
+    with serving(tmp_path, KEEPS_WRITE) as site, site.connect(receive_buffer_bytes=4096) as client:
+        for _ in range(2):
+            client.send(get(f"/{how}/{size}", method=method))
+            assert client.peek()
+            assert site.ask(get("/late")).body == b"Gone"
+            assert client.answer(method).body == (b"x" * size if method == "GET" else b"")
+        assert client.ask(get("/chunks/3")).body == b"xxx"
 
 
 # --- where the application is ----------------------------------------------------------------------------

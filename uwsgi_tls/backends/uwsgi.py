@@ -23,7 +23,6 @@ from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.exchange import HIGH_WATER_BYTES, Exchange
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.http import BadRequest
-from uwsgi_tls.logs import line
 from uwsgi_tls.lounge import READ, WRITE, Lounge
 
 BLOCK_BYTES = 65536  # of one read or write
@@ -89,8 +88,7 @@ class UwsgiBackend:
         except uwsgi_packet.PacketTooBig:
             return exchange.fail(431, "its variables do not fit into a uwsgi packet of 64 KiB")
         exchange.connection.wait_for_answer()
-        Upstream(self, exchange, packet).connect()
-        return False
+        return Upstream(self, exchange, packet).begin()
 
     def choose(self, tried: Sequence[Node]) -> Node | None:
         """The next node in turn that was not tried for this request: one that lives, else any."""
@@ -111,18 +109,26 @@ def _over(events: int) -> None:
     """The step of a connection to a node that is closed."""
 
 
+def _silence() -> None:
+    """What it hears."""
+
+
 class Upstream:
     """The connection to a node for one exchange: connect, send, read the head, pass the body on."""
 
     __slots__ = (
+        "_answered",
         "_backend",
+        "_beginning",
         "_buffer",
         "_decoder",
         "_exchange",
+        "_hear",
         "_left",
         "_node",
         "_packet",
         "_paused",
+        "_sending",
         "_sock",
         "_tried",
         "armed",
@@ -146,6 +152,9 @@ class Upstream:
         self._left = -1  # bytes of the answer's body still to come; -1: until the node closes
         self._decoder: ChunkedDecoder | None = None
         self._paused = False
+        self._sending = True
+        self._beginning = self._answered = False
+        self._hear: Callable[[], None] = self._read_head
         exchange.on_gone = self.close
         exchange.on_dry = self._unpause
 
@@ -161,7 +170,7 @@ class Upstream:
             self._drive(self._fail, 504, f"{self._name()} did not answer in time")
 
     def crashed(self) -> None:
-        line(f"the request to {self._name()} ended by a defect: {traceback.format_exc()}")
+        self._complain(f"the request to {self._name()} ended by a defect: {traceback.format_exc()}")
         self.close()
         self._exchange.connection.close()
 
@@ -171,11 +180,20 @@ class Upstream:
         except Gone:
             self.close()
             self._exchange.connection.close()
+        except OSError as error:
+            self._drive(self._fail, 502, f"{self._name()} broke the connection: {error.strerror}")
 
     # Steps.
 
-    def connect(self) -> None:
-        """Begins with the node whose turn it is."""
+    def begin(self) -> bool:
+        """Goes as far as it can; True: the exchange is answered already, with an error, and its connection goes on."""
+        self._beginning = True
+        self._drive(self._connect)
+        self._beginning = False
+        return self._answered
+
+    def _connect(self) -> None:
+        """Asks the node whose turn it is."""
         self._node = node = self._backend.choose(self._tried)
         if node is None:
             return self._fail(502, "no backend could be reached")
@@ -194,7 +212,7 @@ class Upstream:
         self.step = self._connected
         code = sock.connect_ex(node.address)  # type: ignore[arg-type]  # str or tuple, as the family wants
         if code == 0:
-            return self._send(0)
+            return self._begin_to_send()
         if code == errno.EINPROGRESS:
             return self._park(WRITE)
         if code == errno.EAGAIN:
@@ -221,34 +239,40 @@ class Upstream:
         code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             return self._next_node(os.strerror(code))
-        self._send(events)
+        self._begin_to_send()
 
     def _next_node(self, cause: str) -> None:
         """This node could not be reached, and has got no byte of the request: another may have it."""
         policy, node = self._backend.policy, self._node
         assert node is not None
-        line(f"unable to connect to {node.name}: {cause}; passed over for {policy.grace:g} seconds")
+        self._complain(f"unable to connect to {node.name}: {cause}; passed over for {policy.grace:g} seconds")
         node.dead_until = self._backend.lounge.now + policy.grace
         self.close_socket()
-        self.connect()
+        self._connect()
 
-    def _send(self, events: int) -> None:
-        """Sends the packet, then the body; a node that answers before it has all of it is listened to."""
+    def _begin_to_send(self) -> None:
+        self.step = self._converse
+        self._send_on()
+        self._wait()
+
+    def _converse(self, events: int) -> None:
+        """Sends what is left of the request, and hears the node meanwhile: it may answer before it has read all."""
+        if self._sending:
+            self._send_on()
+        if events & ~select.EPOLLOUT:
+            return self._hear()
+        return self._wait()
+
+    def _send_on(self) -> None:
         assert self._sock is not None
-        self.step = self._send
-        if events & select.EPOLLIN:
-            return self._listen()
+        self.deadline = self._backend.lounge.now + self._backend.policy.answer
         try:
-            done = self._send_some(self._sock)
+            self._sending = not self._send_some(self._sock)
         except BlockingIOError:
-            done = False
+            pass
         except OSError:
             # It may have answered and closed without reading on; what it said can still be read.
-            return self._listen()
-        if done:
-            return self._listen()
-        self.deadline = self._backend.lounge.now + self._backend.policy.answer
-        self._park(READ | WRITE)
+            self._sending = False
 
     def _send_some(self, sock: RawSocket) -> bool:
         """Whether all has been sent. Raises BlockingIOError when the node does not take more now."""
@@ -263,15 +287,10 @@ class Upstream:
             budget -= sent
         return True
 
-    def _listen(self) -> None:
-        self.step = self._read_head
-        self.deadline = self._backend.lounge.now + self._backend.policy.answer
-        self._park(READ)
-
-    def _read_head(self, events: int) -> None:
+    def _read_head(self) -> None:
         data = self._receive()
         if data is None:
-            return self._park(READ)
+            return self._wait()
         if not data:
             return self._fail(502, f"{self._name()} closed the connection without an answer")
         self._buffer += data
@@ -279,7 +298,7 @@ class Upstream:
             while True:
                 end = response.response_head_end(self._buffer, ANSWER_HEAD_BYTES)
                 if end < 0:
-                    return self._park(READ)
+                    return self._wait()
                 status, headers = response.parse_response_head(self._buffer[:end])
                 self._buffer = self._buffer[end:]
                 if not status.startswith("1"):  # an interim answer (RFC 9110, 15.2) was meant for us
@@ -290,11 +309,11 @@ class Upstream:
             self._measure(status, headers)
         except response.BadResponse as bad:
             return self._fail(502, f"{self._name()} sent an answer that is not valid: {bad}")
-        self.step = self._read_body
+        self._hear = self._read_body
         first, self._buffer = self._buffer, b""
         if self._left == 0 or (first and self._pass_on(first)):
             return self._finish()
-        return self._read_body(0)
+        return self._read_body()
 
     def _measure(self, status: str, headers: Sequence[tuple[str, str]]) -> None:
         """How the end of the answer's body will be known (RFC 9112, 6.3)."""
@@ -312,12 +331,12 @@ class Upstream:
         if self._decoder is not None and self._left >= 0:
             raise response.BadResponse("both Content-Length and Transfer-Encoding")
 
-    def _read_body(self, events: int) -> None:
+    def _read_body(self) -> None:
         for _ in range(READS_PER_TURN):
             data = self._receive()
             if data is None:
                 self._exchange.flush()
-                return self._park(READ)
+                return self._wait()
             if not data:
                 if self._left > 0 or self._decoder is not None:
                     return self._fail(502, f"{self._name()} closed the connection in the middle of its answer")
@@ -326,7 +345,7 @@ class Upstream:
                 return self._finish()
             if self._exchange.waiting() > HIGH_WATER_BYTES:
                 return self._pause()
-        return self._park(READ)
+        return self._wait()
 
     def _pass_on(self, data: bytes) -> bool:
         """Gives bytes of the answer's body to the client; True when it is whole."""
@@ -357,18 +376,23 @@ class Upstream:
         if self._paused:
             self._paused = False
             self.deadline = self._backend.lounge.now + self._backend.policy.answer
-            self._park(READ)
+            self._wait()
 
     # The end.
 
     def _finish(self) -> None:
         self.close()
-        if self._exchange.finish():
-            self._exchange.connection.resume()
+        self._carry_on(self._exchange.finish())
 
     def _fail(self, status: int, reason: str) -> None:
         self.close()
-        if self._exchange.fail(status, reason):
+        self._carry_on(self._exchange.fail(status, reason))
+
+    def _carry_on(self, answered: bool) -> None:
+        """To the connection's next request; the caller of `begin` goes there itself, or the stack would grow."""
+        if self._beginning:
+            self._answered = answered
+        elif answered:
             self._exchange.connection.resume()
 
     def close(self) -> None:
@@ -376,7 +400,7 @@ class Upstream:
         self.close_socket()
         # Bound methods in a circle would keep all of it until the garbage collector comes.
         self._exchange.on_gone = self._exchange.on_dry = None
-        self.step = _over
+        self.step, self._hear = _over, _silence
         if self._exchange.body is not None:
             self._exchange.body.close()
 
@@ -387,17 +411,21 @@ class Upstream:
             sock.close()
 
     def _receive(self) -> bytes | None:
-        """Bytes; none at the end or after a reset; None when there is nothing now."""
+        """Bytes; none at the end; None when there is nothing now. Raises OSError, as after a reset, which is no end."""
         assert self._sock is not None
         try:
             return self._sock.recv(BLOCK_BYTES)
         except BlockingIOError:
             return None
-        except OSError:
-            return b""
+
+    def _complain(self, text: str) -> None:
+        self._exchange.connection.service.complain(text)
 
     def _name(self) -> str:
         return self._node.name if self._node is not None else "no backend"
+
+    def _wait(self) -> None:
+        self._park(READ | WRITE if self._sending else READ)
 
     def _park(self, events: int) -> None:
         self._backend.lounge.park(self.fd, self, events)

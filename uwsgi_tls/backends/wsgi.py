@@ -9,7 +9,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, BinaryIO, cast
+from typing import Any, cast
 
 from uwsgi_tls.backends.variables import variables
 from uwsgi_tls.exchange import Exchange
@@ -32,16 +32,24 @@ class FileWrapper:
     def __iter__(self) -> Iterator[bytes]:
         return iter(lambda: self.file.read(self.block_size), b"")
 
-    def read(self, count: int) -> bytes:
-        return cast(bytes, self.file.read(count))
+    def fileno(self) -> int:
+        return cast(int, self.file.fileno())
+
+    def tell(self) -> int:
+        return cast(int, self.file.tell())
 
     def close(self) -> None:
         if hasattr(self.file, "close"):
             self.file.close()
 
     def remaining(self) -> int | None:
-        """Bytes from the file's position to its end; None where that cannot be told."""
+        """Bytes from the file's position to its end; None where that cannot be told.
+
+        What Python itself makes on top of another file (gzip) has that file's descriptor, but other bytes.
+        """
         try:
+            if isinstance(self.file, io.IOBase) and not isinstance(getattr(self.file, "raw", self.file), io.FileIO):
+                return None
             status = os.fstat(self.file.fileno())
             return max(0, status.st_size - cast(int, self.file.tell())) if stat.S_ISREG(status.st_mode) else None
         except (AttributeError, OSError, ValueError, TypeError):
@@ -147,17 +155,18 @@ class WsgiBackend:
         except BaseException:  # of whatever kind, the file is closed
             _close(file)
             raise
-        return start.exchange.send_file(cast(BinaryIO, file), size)
+        return start.exchange.send_file(file, size)
 
     def _send(self, start: StartResponse, result: Iterable[bytes]) -> None:
         exchange = start.exchange
         if isinstance(result, list | tuple) and len(result) == 1:
-            block = result[0]
+            block = _plain(result[0])
             if not start.begun:
                 start.begin(len(block))
             exchange.write(block)
             return
-        for block in result:
+        for each in result:
+            block = _plain(each)
             if block:
                 if not start.begun:
                     start.begin(None)
@@ -174,6 +183,11 @@ class WsgiBackend:
         body = exchange.body
         environ["wsgi.input"] = io.BytesIO() if body is None else body.file()
         return environ
+
+
+def _plain(block: bytes) -> bytes:
+    """The bytes of a block: what others than plain bytes say of their length need not be theirs. Raises TypeError."""
+    return block if type(block) is bytes else bytes(memoryview(block))
 
 
 def _close(result: object) -> None:

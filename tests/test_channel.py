@@ -1,0 +1,118 @@
+"""channel.py: what a client's KeyUpdates make of reading and writing (RFC 8446, 4.6.3), over a socket pair."""
+
+import select
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+from blackbox.tls13 import HALF_A_KEY_UPDATE, HANDSHAKE, KEY_UPDATE, Client
+from pki import pki
+
+from uwsgi_tls.addresses import SharedAddress
+from uwsgi_tls.channel import Channel
+from uwsgi_tls.gone import Gone
+from uwsgi_tls.https_option import HttpsListener
+from uwsgi_tls.lounge import READ, WRITE
+from uwsgi_tls.tls import build_context
+
+SECONDS = 20.0  # what takes longer hangs
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Both ends of a connection, with its handshake done."""
+
+    channel: Channel
+    sock: socket.socket  # the channel's
+    client: Client
+
+    def receive(self) -> bytes:
+        """Waits as the lounge does, then one receive()."""
+        assert select.select([self.sock], [], [], SECONDS)[0], "nothing comes"
+        data = self.channel.receive()
+        assert data or self.channel.want == READ
+        return data
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    server = pki().server_ec
+    context = build_context(HttpsListener(SharedAddress(0), server.crt, server.key_file))
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    with ours, Client(theirs) as client, ThreadPoolExecutor() as pool:
+        channel = Channel(context, ours)
+        shaken = pool.submit(client.handshake)
+        while not channel.handshake():
+            assert select.select([ours], [], [], SECONDS)[0], "the client says nothing"
+        shaken.result(SECONDS)
+        yield Pair(channel, ours, client)
+
+
+def test_records_made_by_hand(pair: Pair) -> None:
+    """The client of these tests is one that the server understands, before and after a KeyUpdate, and the reverse."""
+    pair.client.send(b"one")
+    assert pair.receive() == b"one"
+    pair.client.sock.sendall(pair.client.key_updates(1))
+    pair.client.send(b"two")
+    assert pair.receive() == b""
+    assert pair.receive() == b"two"
+    assert pair.channel.send(b"three") == 5
+    assert pair.client.receive() == b"three"
+    pair.channel.shutdown()
+    assert pair.client.receive() == b""
+
+
+def test_each_key_update_is_a_turn(pair: Pair) -> None:
+    """However many are queued, one call reads one: between two calls other connections have their turn."""
+    pair.client.sock.sendall(pair.client.key_updates(50))
+    pair.client.send(b"data")
+    turns = 1
+    while not (data := pair.receive()):
+        turns += 1
+    assert data == b"data"
+    assert turns > 10
+
+
+def test_half_a_key_update_is_waited_for_not_written_over(pair: Pair) -> None:
+    """OpenSSL writes nothing until the rest is there. Whoever waited for room to write would be woken forever."""
+    channel, client = pair.channel, pair.client
+    client.send_handshake(HALF_A_KEY_UPDATE)
+    assert pair.receive() == b""
+    assert (channel.send(b"answer"), channel.want) == (0, READ)
+    assert (channel.send(b"answer"), channel.want) == (0, READ)
+    client.send_handshake(KEY_UPDATE[len(HALF_A_KEY_UPDATE) :])
+    client.sealer.update()
+    assert select.select([pair.sock], [], [], SECONDS)[0]
+    assert channel.send(b"answer") == 6
+    assert client.receive() == b"answer"
+    client.send(b"more")
+    assert pair.receive() == b"more"
+
+
+def test_a_full_socket_is_waited_for_to_write(pair: Pair) -> None:
+    """Also where the last thing that was waited for was the client's word."""
+    channel = pair.channel
+    assert (channel.receive(), channel.want) == (b"", READ)
+    assert (channel.send(b"all of it"), channel.want) == (9, WRITE)
+    assert (channel.receive(), channel.want) == (b"", READ)
+    assert channel.send(bytes(8 * MIB)) < 8 * MIB
+    assert channel.want == WRITE
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pytest.param(b"\x18\0\0\x01\x02", id="of no known kind"),
+        pytest.param(b"\x18\0\0\x02\0\0", id="too long"),
+        pytest.param(KEY_UPDATE + KEY_UPDATE, id="two in one record"),
+        pytest.param(b"\x01\0\0\x01\0", id="a ClientHello again"),
+    ],
+)
+def test_a_bad_key_update_ends_the_connection(pair: Pair, message: bytes) -> None:
+    pair.client.sock.sendall(pair.client.sealer.record(message, HANDSHAKE))
+    with pytest.raises(Gone):
+        pair.receive()
