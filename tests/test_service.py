@@ -1,16 +1,21 @@
 """service.py: room for applications, complaints in measure, the date, and requests that had to wait for room."""
 
+import socket
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
+from OpenSSL import SSL
 
 from uwsgi_tls import service as module
+from uwsgi_tls.channel import Channel
+from uwsgi_tls.connection import Connection
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.gone import Gone
-from uwsgi_tls.lounge import Lounge
-from uwsgi_tls.service import COMPLAINTS_PER_SECOND, Complaints, Limits, Room, Service
+from uwsgi_tls.http import parse_head
+from uwsgi_tls.lounge import WRITE, Lounge
+from uwsgi_tls.service import COMPLAINTS_PER_SECOND, Complaints, Endpoint, Limits, Room, Service
 
 LIMITS = Limits(1, 1, 1, 1, 1, 4096, 100, 0, 1000)
 
@@ -174,6 +179,44 @@ def test_not_even_an_exit_keeps_those_behind_it_waiting(error: type[BaseExceptio
     service.run_queued()
     assert [cast(Waiting, each).done for each in waiting] == [["crashed"], ["resumed"]]
     assert service.room.enter()
+
+
+class FullChannel:
+    """TLS over a socket that takes nothing."""
+
+    want = WRITE
+
+    def send(self, data: bytes) -> int:
+        return 0
+
+
+def test_who_is_being_told_that_there_was_no_room_is_not_served_any_more() -> None:
+    """Its client does not read, so that the 503 waits in the lounge, as the request did."""
+    calls: list[Exchange] = []
+
+    def handle(exchange: Exchange) -> bool:
+        calls.append(exchange)
+        return False
+
+    service = a_service(handle)
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        endpoint = Endpoint(SSL.Context(SSL.TLS_METHOD), "443", "test")
+        connection = Connection(service, endpoint, ours, ("192.0.2.1", "4711"))
+        connection._channel = cast(Channel, FullChannel())
+        waiting = connection.exchange = Exchange(connection, parse_head(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", 100))
+        assert service.room.enter()
+        assert service.dispatch(waiting) is False
+        assert service.lounge.claim(connection.fd, connection)
+        connection.expired()
+        assert waiting.status == 503
+        assert waiting.waiting()
+        service.room.leave()
+        service.run_queued()
+        assert calls == []
+        assert service.room.enter()
+        assert service.lounge.parked() == [connection]
+        connection.close()
 
 
 # --- complaints and the date ------------------------------------------------------------------

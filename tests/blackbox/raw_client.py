@@ -213,6 +213,10 @@ class Site:
         """Wait until the worker has no more descriptors open than `count`."""
         wait_until(lambda: self.descriptors() <= count, 10.0, lambda: f"{self.descriptors()} descriptors, were {count}")
 
+    def wait_for_lines(self, line: str, count: int) -> None:
+        """Wait until `line` stands so many times in the log."""
+        wait_until(lambda: self.daemon.lines.count(line) >= count, 10.0, lambda: self.daemon.log)
+
     def peak_bytes(self) -> int:
         """The most memory that the worker has ever had (proc(5), VmHWM)."""
         return int(self.worker.status()["VmHWM"].removesuffix("kB")) * 1024

@@ -698,10 +698,10 @@ def test_what_a_worker_holds(tmp_path: Path) -> None:
             assert str(pidfile) not in held
             sockets = [name for name in held if name.startswith("socket:")]
             channels.append(set(sockets))
-            # stdin; stdout and stderr, which are the test's pipe; two epolls; the wakeup pipe's two ends; the listener
+            # stdin; stdout, stderr and the log, which are the test's pipe; two epolls; the wakeup pipe's two ends; the listener
             # and the channel to the master.
             assert sorted(kinds) == sorted(
-                ["/dev/null", *["pipe:"] * 4, *["anon_inode:[eventpoll]"] * 2, *["socket:"] * 2]
+                ["/dev/null", *["pipe:"] * 5, *["anon_inode:[eventpoll]"] * 2, *["socket:"] * 2]
             ), held
         shared = set.intersection(*channels)
         assert len(shared) == 1, "the listener is the only socket that workers share"

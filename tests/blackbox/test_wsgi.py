@@ -906,8 +906,10 @@ def test_a_file_that_is_slow_to_read(files: Site, tmp_path: Path) -> None:
             other.send(b"nonsense\r\n\r\n")
             assert other.answer().status == 400
     assert files.daemon.lines.count("waiting") == 1
-    for client in clients:
+    for turn in range(1, 4):  # whoever's it is
+        files.wait_for_lines("waiting", turn)
         (tmp_path / "fifo").write_text("go on")
+    for client in clients:
         assert client.answer().body == b"x" * 65536 * 39
         client.tls.close()
 

@@ -128,6 +128,7 @@ class Upstream:
         "_node",
         "_packet",
         "_paused",
+        "_reset",
         "_sending",
         "_sock",
         "_tried",
@@ -153,6 +154,7 @@ class Upstream:
         self._decoder: ChunkedDecoder | None = None
         self._paused = False
         self._sending = True
+        self._reset = False
         self._beginning = self._answered = False
         self._hear: Callable[[], None] = self._read_head
         exchange.on_gone = self.close
@@ -270,9 +272,10 @@ class Upstream:
             self._sending = not self._send_some(self._sock)
         except BlockingIOError:
             pass
-        except OSError:
+        except OSError as error:
             # It may have answered and closed without reading on; what it said can still be read.
             self._sending = False
+            self._reset = isinstance(error, ConnectionResetError)
 
     def _send_some(self, sock: RawSocket) -> bool:
         """Whether all has been sent. Raises BlockingIOError when the node does not take more now."""
@@ -414,9 +417,12 @@ class Upstream:
         """Bytes; none at the end; None when there is nothing now. Raises OSError, as after a reset, which is no end."""
         assert self._sock is not None
         try:
-            return self._sock.recv(BLOCK_BYTES)
+            data = self._sock.recv(BLOCK_BYTES)
         except BlockingIOError:
             return None
+        if not data and self._reset:  # the kernel tells of a reset once, and has told the sender
+            raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+        return data
 
     def _complain(self, text: str) -> None:
         self._exchange.connection.service.complain(text)
