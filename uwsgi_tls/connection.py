@@ -300,6 +300,9 @@ class Connection:
         """Takes it back from where `wait_for_room` has left it; False where it has ended meanwhile."""
         if not self.service.lounge.claim(self.fd, self):
             return False
+        if self.step != self._while_answered:  # it is being told that there was no room, and does not read
+            self._park(self.channel.want)
+            return False
         self.deadline = NEVER
         return True
 

@@ -323,6 +323,7 @@ def test_requests_under_way_outlive_a_reload() -> None:
             assert not readable(client, 0.3)
             os.kill(daemon.pid, signal.SIGHUP)
             daemon.wait_for_line("generation 2 is serving")
+            daemon.wait_for_titles("draining", 1)  # it accepts nothing more
             with Client(host) as other:
                 assert other.get().body != str(old.pid).encode()
             answer = client.read_answer()
@@ -666,14 +667,14 @@ def test_twenty_reloads_leave_nothing() -> None:
     """Neither descriptors, in master and worker, nor zombies, nor memory to speak of; contexts made anew each time."""
     with serving_files() as (daemon, host, directory):
         (master,) = daemon.wait_for_titles("master", 1)
-        # The listener, standard streams and one channel: the one before is closed a moment after its worker's end.
-        wait_until(lambda: len(descriptors(master.pid)) == 5, 5, lambda: f"{descriptors(master.pid)}")
+        # The listener, standard streams, the log and one channel: the one before is closed just after its worker's end.
+        wait_until(lambda: len(descriptors(master.pid)) == 6, 5, lambda: f"{descriptors(master.pid)}")
         held = len(descriptors(workers(daemon)[0].pid))
         memory = int(master.status()["VmRSS"].split()[0])
         for generation in range(2, 22):
             install(pki().server_ec if generation % 2 else pki().server, directory)
             hang_up(daemon, generation)
-        wait_until(lambda: len(descriptors(master.pid)) == 5, 5, lambda: f"{descriptors(master.pid)}")
+        wait_until(lambda: len(descriptors(master.pid)) == 6, 5, lambda: f"{descriptors(master.pid)}")
         growth = int(master.status()["VmRSS"].split()[0]) - memory
         print(f"the master has grown by {growth} kB in 20 reloads")
         assert common_name_of(host) == "ec"
@@ -698,8 +699,8 @@ def test_what_a_worker_holds(tmp_path: Path) -> None:
             assert str(pidfile) not in held
             sockets = [name for name in held if name.startswith("socket:")]
             channels.append(set(sockets))
-            # stdin; stdout, stderr and the log, which are the test's pipe; two epolls; the wakeup pipe's two ends; the listener
-            # and the channel to the master.
+            # stdin; stdout, stderr and the log, which are the test's pipe; two epolls; the wakeup pipe's two ends; the
+            # listener and the channel to the master.
             assert sorted(kinds) == sorted(
                 ["/dev/null", *["pipe:"] * 5, *["anon_inode:[eventpoll]"] * 2, *["socket:"] * 2]
             ), held

@@ -53,6 +53,10 @@ def wait_for_end(client: Client) -> None:
         assert client.receive() == b""
 
 
+def read_all(sock: socket.socket) -> bytes:
+    return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
 def dribble(client: Client) -> None:
     """A handshake record that never ends, a byte at a time: each wakes the server, and none is progress."""
     record = client.sealer.record(bytes(1000), HANDSHAKE)
@@ -172,6 +176,7 @@ def test_a_flood_of_key_updates_holds_nobody_up(tmp_path: Path) -> None:
                 assert polite.ask(get("/")).status == 200
                 answers += 1
             assert answered.result().startswith(b"HTTP/1.1 200 OK\r\n"), "the flood has not reached the server"
+        print('ANSWERS', answers)
         assert answers > 100
 
 
@@ -221,16 +226,17 @@ def test_half_a_hello_on_a_unix_socket(local: tuple[Process, str], first: int) -
         assert_goes_on(client, sent)
 
 
-@pytest.mark.parametrize("first", [V1[:20], V2[:20]], ids=["v1", "v2"])
+@pytest.mark.parametrize("first", [V1[:20], V2[:-1]], ids=["v1", "v2"])
 def test_urgent_data_within_a_proxy_header(tmp_path: Path, first: bytes) -> None:
     """A load balancer sends none; the connection ends, without a word and without work."""
     with behind(tmp_path, "127.0.0.0/8") as (daemon, host), socket.create_connection((host, PORT), SECONDS) as sock:
         (worker,) = daemon.wait_for_workers(1)
         with costs_nothing(worker):
             sock.sendall(first)
-            threading.Event().wait(0.2)
             sock.send(b"!", socket.MSG_OOB)
-            threading.Event().wait(1.0)
+            daemon.wait_for_line("came in pieces")
+            with contextlib.suppress(ConnectionError):
+                assert read_all(sock) == b""
 
 
 # --- sessions that are older than their certificate -----------------------------------------------------
@@ -297,10 +303,6 @@ def test_a_400_survives_what_the_client_still_sends(hasty: Site) -> None:
         send_much(client.tls)
         assert client.answer().status == 400
         client.assert_ended()
-
-
-def read_all(sock: socket.socket) -> bytes:
-    return b"".join(iter(lambda: sock.recv(65536), b""))
 
 
 def test_the_answer_to_plain_http_survives_its_body(hasty: Site) -> None:
