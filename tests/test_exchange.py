@@ -369,6 +369,7 @@ class Waits:
         return self
 
     def wait(self, timeout: float = NEVER) -> None:
+        assert timeout < NEVER, "it may wait for ever"
         passed = min(self.step, timeout)
         self.now += passed
         self.total += passed

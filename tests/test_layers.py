@@ -11,7 +11,7 @@ LAYERS = (
     "__init__ errors gone addresses https_option options placeholders ini ignored config"
     " hello proxy_protocol http chunked response spool uwsgi_packet",
     "listeners certificates tls privileges pidfile titles daemon logs monitor scoreboard pki",
-    "lounge channel intake service farewell exchange connection arrival backends stats",
+    "lounge channel intake sources service farewell exchange connection arrival backends stats",
     "worker",
     "supervisor master",
     "check help cli __main__",

@@ -20,8 +20,10 @@ from test_uwsgi_packet import decode
 
 from uwsgi_tls import lounge, response
 from uwsgi_tls.addresses import FdAddress, SharedAddress, TcpAddress, UnixAddress
+from uwsgi_tls.backends import nodes as nodes_module
 from uwsgi_tls.backends import uwsgi
-from uwsgi_tls.backends.uwsgi import Node, Policy, UwsgiBackend
+from uwsgi_tls.backends.nodes import Node, Nodes
+from uwsgi_tls.backends.uwsgi import Policy, UwsgiBackend
 from uwsgi_tls.connection import Connection
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.exchange import Exchange
@@ -45,7 +47,7 @@ def test_node() -> None:
         (TcpAddress("127.0.0.1", 3031), "127.0.0.1:3031", socket.AF_INET, ("127.0.0.1", 3031)),
         (TcpAddress("::1", 3031), "[::1]:3031", socket.AF_INET6, ("::1", 3031, 0, 0)),
     ):
-        node = uwsgi.node(address)
+        node = nodes_module.node(address)
         assert (node.name, node.family, node.address, node.dead_until) == (name, family, where, 0.0)
 
 
@@ -60,7 +62,7 @@ def test_node() -> None:
 )
 def test_bad_node(address: TcpAddress | SharedAddress | FdAddress, cause: str) -> None:
     with pytest.raises(ConfigError, match=cause) as caught:
-        uwsgi.node(address)
+        nodes_module.node(address)
     assert caught.value.option == "http-to"
 
 
@@ -69,7 +71,9 @@ def choices(dead: str, tried: str, rounds: int) -> str:
     room = Lounge(1)
     nodes = [Node(name, socket.AF_UNIX, name, dead_until=room.now + 30 if name in dead else 0.0) for name in "abc"]
     backend = UwsgiBackend(nodes, POLICY, room)
-    chosen = [backend.choose([node for node in nodes if node.name in tried]) for _ in range(rounds)]
+    chosen = [
+        backend.nodes.choose([node for node in nodes if node.name in tried], backend.lounge.now) for _ in range(rounds)
+    ]
     return "".join("-" if node is None else node.name for node in chosen)
 
 
@@ -94,9 +98,9 @@ def test_the_dead_live_again() -> None:
     node = Node("a", socket.AF_UNIX, "a", dead_until=room.now + 30)
     other = Node("b", socket.AF_UNIX, "b")
     backend = UwsgiBackend([node, other], POLICY, room)
-    assert [backend.choose([]) for _ in range(2)] == [other, other]
+    assert [backend.nodes.choose([], backend.lounge.now) for _ in range(2)] == [other, other]
     room.now += 30
-    assert [backend.choose([]) for _ in range(2)] == [node, other]
+    assert [backend.nodes.choose([], backend.lounge.now) for _ in range(2)] == [node, other]
 
 
 # --- answers in pieces ------------------------------------------------------------------------
@@ -337,7 +341,7 @@ def test_time_to_connect(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
             client.connect_ex(deaf.getsockname())
             held.append(client)
         node = Node("deaf", socket.AF_INET, deaf.getsockname())
-        monkeypatch.setattr(backend, "_nodes", [node])
+        monkeypatch.setattr(backend, "nodes", Nodes([node]))
         began = time.monotonic()
         wire = stage.ask()
         assert wire.done.wait(SECONDS)

@@ -9,7 +9,8 @@ import traceback
 from contextlib import suppress
 
 from uwsgi_tls import certificates, daemon, ignored, listeners, master, privileges, tls
-from uwsgi_tls.backends import application, uwsgi
+from uwsgi_tls.backends import application
+from uwsgi_tls.backends.nodes import node
 from uwsgi_tls.logs import AccessLog
 from uwsgi_tls.options import Config
 from uwsgi_tls.privileges import Identity
@@ -23,7 +24,7 @@ def run(config: Config) -> int:
     report: list[str] = []
     identity = privileges.resolve(config.uid, config.gid, config.add_gid, config.strict, report.append)
     master.check_paths(config)
-    nodes = [uwsgi.node(address) for address in config.http_to]
+    nodes = [node(address) for address in config.http_to]
     AccessLog(config.log_format, config.log_json)
     report += listeners.check_all(config)
     for option in config.listeners:
@@ -39,7 +40,7 @@ def run(config: Config) -> int:
             )
     report.append(_whom(identity))
     report.append(f"{config.processes} worker processes of {config.threads} threads")
-    report.append(_where(config, [node.name for node in nodes]))
+    report.append(_where(config, [each.name for each in nodes]))
     report += [f"warning: {warning}" for warning in config.warnings]
     if config.ignored:
         report.append(ignored.describe(config.ignored))

@@ -7,17 +7,17 @@ backend closes the request's body when it has read it. The spool is the only thi
 a client has turned out to be slower than its response.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from uwsgi_tls import response
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.http import RequestHead
-from uwsgi_tls.logs import AccessRecord, trace
+from uwsgi_tls.logs import AccessRecord
+from uwsgi_tls.sources import File, FileSource, Source
 from uwsgi_tls.spool import Spool
 
 if TYPE_CHECKING:
@@ -29,62 +29,6 @@ STATUS_CLIENT_LEFT = 499  # in the access log, as nginx has it, where there was 
 HIGH_WATER_BYTES = 1 << 28  # of a response that waits for its client: a backend's answer is read no further
 EARNING_BYTES = 1 << 26
 FULL_BYTES = HIGH_WATER_BYTES + (1 << 20)  # and an application waits, too
-
-
-class Source(Protocol):
-    """Bytes that wait to be sent: a spool, or a file."""
-
-    @property
-    def size(self) -> int: ...
-
-    def front(self, count: int) -> bytes | memoryview: ...
-
-    def consume(self, count: int) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class File(Protocol):
-    """What a backend may have sent as a whole."""
-
-    def fileno(self) -> int: ...
-
-    def tell(self) -> int: ...
-
-    def close(self) -> None: ...
-
-
-class FileSource:
-    """Some first bytes and then a file, from its position on, as a source that is read as the client takes it.
-
-    It reads from a descriptor of its own: the file's object may be an application's code, and may be closed by it.
-    """
-
-    def __init__(self, first: bytes, file: File, size: int) -> None:
-        self.size = len(first) + size
-        self._file = file
-        self._block = first
-        self._position = file.tell()
-        self._fd = os.dup(file.fileno())
-
-    def front(self, count: int) -> bytes | memoryview:
-        if not self._block:
-            self._block = os.pread(self._fd, min(count, self.size), self._position)
-            self._position += len(self._block)
-            if not self._block:
-                raise OSError("the file became shorter while it was sent")
-        return self._block
-
-    def consume(self, count: int) -> None:
-        self._block = self._block[count:]
-        self.size -= count
-
-    def close(self) -> None:
-        os.close(self._fd)
-        try:
-            self._file.close()
-        except BaseException:  # an application's own code, which must not keep the connection from its end
-            trace()
 
 
 class Exchange:

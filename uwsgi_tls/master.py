@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from uwsgi_tls import certificates, daemon, ignored, listeners, logs, privileges, supervisor, titles, tls
 from uwsgi_tls.addresses import FdAddress
-from uwsgi_tls.backends import uwsgi
+from uwsgi_tls.backends.nodes import node
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.listeners import HttpsSocket
 from uwsgi_tls.logs import AccessLog, line
@@ -35,7 +35,7 @@ def run(config: Config) -> int:
         notes.append(ignored.describe(config.ignored))
     identity = privileges.resolve(config.uid, config.gid, config.add_gid, config.strict, notes.append)
     check_paths(config)
-    nodes = [uwsgi.node(address) for address in config.http_to]
+    nodes = [node(address) for address in config.http_to]
     access_log = None if config.disable_logging else AccessLog(config.log_format, config.log_json)
     bound = listeners.bind_all(config, notes.append, identity)
     pidfile: Pidfile | None = None

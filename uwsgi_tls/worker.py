@@ -23,8 +23,9 @@ from types import FrameType
 from uwsgi_tls import daemon, privileges, titles
 from uwsgi_tls.arrival import Arrival
 from uwsgi_tls.backends import application
+from uwsgi_tls.backends.nodes import Node
 from uwsgi_tls.backends.report import ReportBackend
-from uwsgi_tls.backends.uwsgi import Node, Policy, UwsgiBackend
+from uwsgi_tls.backends.uwsgi import Policy, UwsgiBackend
 from uwsgi_tls.backends.wsgi import Application, WsgiBackend
 from uwsgi_tls.farewell import LINGER_SECONDS
 from uwsgi_tls.logs import AccessLog, line, trace

@@ -16,10 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from uwsgi_tls import response, uwsgi_packet
-from uwsgi_tls.addresses import Address, TcpAddress, UnixAddress
+from uwsgi_tls.backends.nodes import Node, Nodes
 from uwsgi_tls.backends.variables import variables
 from uwsgi_tls.chunked import ChunkedDecoder
-from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.exchange import HIGH_WATER_BYTES, Exchange
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.http import BadRequest
@@ -30,16 +29,6 @@ READS_PER_TURN = 16
 ANSWER_HEAD_BYTES = 65536
 BODY_BYTES = 1 << 20  # sent in one turn; then other connections have theirs
 FULL_QUEUE_SECONDS = 0.05
-
-
-@dataclass(slots=True, eq=False)
-class Node:
-    """One backend server, and until when it is passed over."""
-
-    name: str
-    family: socket.AddressFamily
-    address: object
-    dead_until: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +43,15 @@ class Policy:
     extra: tuple[tuple[str, str], ...] = field(default=())
 
 
-def node(address: Address) -> Node:
-    """The node of one `http-to`. Raises ConfigError where a name cannot be resolved."""
-    if isinstance(address, UnixAddress):
-        return Node(str(address), socket.AF_UNIX, address.path)
-    if not isinstance(address, TcpAddress):
-        raise ConfigError("http-to", str(address), "not the address of a server")
-    try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        raise ConfigError("http-to", str(address), f"cannot resolve the name: {error}") from None
-    family, _, _, _, where = found[0]
-    return Node(str(address), socket.AddressFamily(family), where)
-
-
 class UwsgiBackend:
-    """Round robin over the nodes; one that cannot be reached is passed over for a while."""
+    """Hands each request to the node whose turn it is."""
 
     blocking = False
 
     def __init__(self, nodes: Sequence[Node], policy: Policy, lounge: Lounge) -> None:
         self.policy = policy
         self.lounge = lounge
-        self._nodes = list(nodes)
-        self._turn = 0
+        self.nodes = Nodes(nodes)
 
     def handle(self, exchange: Exchange) -> bool:
         policy = self.policy
@@ -89,20 +63,6 @@ class UwsgiBackend:
             return exchange.fail(431, "its variables do not fit into a uwsgi packet of 64 KiB")
         exchange.connection.wait_for_answer()
         return Upstream(self, exchange, packet).begin()
-
-    def choose(self, tried: Sequence[Node]) -> Node | None:
-        """The next node in turn that was not tried for this request: one that lives, else any."""
-        nodes, count, now = self._nodes, len(self._nodes), self.lounge.now
-        first, self._turn = self._turn, (self._turn + 1) % count
-        spare = None
-        for step in range(count):
-            node = nodes[(first + step) % count]
-            if node not in tried:
-                if node.dead_until <= now:
-                    return node
-                # With none alive a refusal is learnt as quickly as it is foretold, and the first that is back is found.
-                spare = spare or node
-        return spare
 
 
 def _over(events: int) -> None:
@@ -196,7 +156,7 @@ class Upstream:
 
     def _connect(self) -> None:
         """Asks the node whose turn it is."""
-        self._node = node = self._backend.choose(self._tried)
+        self._node = node = self._backend.nodes.choose(self._tried, self._backend.lounge.now)
         if node is None:
             return self._fail(502, "no backend could be reached")
         self._tried.append(node)

@@ -1,0 +1,54 @@
+"""The servers behind `http-to`, in turn; one that could not be reached is passed over for a while."""
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from uwsgi_tls.addresses import Address, TcpAddress, UnixAddress
+from uwsgi_tls.errors import ConfigError
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One backend server, and until when it is passed over."""
+
+    name: str
+    family: socket.AddressFamily
+    address: object
+    dead_until: float = 0.0
+
+
+def node(address: Address) -> Node:
+    """The node of one `http-to`. Raises ConfigError where a name cannot be resolved."""
+    if isinstance(address, UnixAddress):
+        return Node(str(address), socket.AF_UNIX, address.path)
+    if not isinstance(address, TcpAddress):
+        raise ConfigError("http-to", str(address), "not the address of a server")
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError("http-to", str(address), f"cannot resolve the name: {error}") from None
+    family, _, _, _, where = found[0]
+    return Node(str(address), socket.AddressFamily(family), where)
+
+
+class Nodes:
+    """Round robin."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self._nodes = list(nodes)
+        self._turn = 0
+
+    def choose(self, tried: Sequence[Node], now: float) -> Node | None:
+        """The next in turn that was not tried for this request: one that lives at `now` (monotonic), else any."""
+        nodes, count = self._nodes, len(self._nodes)
+        first, self._turn = self._turn, (self._turn + 1) % count
+        spare = None
+        for step in range(count):
+            node = nodes[(first + step) % count]
+            if node not in tried:
+                if node.dead_until <= now:
+                    return node
+                # With none alive a refusal is learnt as quickly as it is foretold, and the first that is back is found.
+                spare = spare or node
+        return spare
