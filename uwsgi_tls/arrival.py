@@ -109,7 +109,7 @@ class Arrival:
         self._leave()
         try:
             connection.ready(0)
-        except Exception:  # as in Lounge.serve, which still has us for the owner
+        except BaseException:  # as in Lounge.serve, which still has us for the owner
             connection.crashed()
 
     def _answer_plain_http(self) -> None:
