@@ -882,7 +882,7 @@ def test_a_file_that_exits_while_it_is_read(files: Site) -> None:
             client.send(get("/exits"))
             assert not client.ends_cleanly()
     assert files.ask(get("/")).body == b"fine"
-    assert "SystemExit" in files.daemon.log
+    files.daemon.wait_for_line("SystemExit")
 
 
 @pytest.mark.parametrize("how", ["exits", "slow"])
@@ -1007,7 +1007,7 @@ def test_what_is_no_block(blocks: Site, kind: str, how: str) -> None:
     with blocks.connect() as client:
         for _ in range(2):
             assert client.ask(get(f"/{how}/{kind}")).status == 500
-    assert "TypeError" in blocks.daemon.log
+    blocks.daemon.wait_for_line("TypeError")
 
 
 KEEPS_WRITE = """
