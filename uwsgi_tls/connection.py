@@ -108,6 +108,7 @@ class Connection:
         try:
             if not channel.handshake():
                 return self._park(channel.want)
+            identity = channel.client_variables(self.service.export_cert)
         except Gone as gone:
             self._complain(f"TLS handshake failed: {gone}")
             # The alert that tells the client why is on its way; closing with unread bytes would overtake it by a reset.
@@ -115,7 +116,7 @@ class Connection:
         self.variables = (
             ("SERVER_PORT", self.endpoint.port),
             ("UWSGI_ROUTER", "http"),
-            *channel.client_variables(self.service.export_cert),
+            *identity,
             ("REMOTE_ADDR", self.peer[0]),
             ("REMOTE_PORT", self.peer[1]),
         )
