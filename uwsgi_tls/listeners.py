@@ -89,7 +89,7 @@ class Bound:
             self._files.append((os.path.abspath(path), status.st_dev, status.st_ino))
             if identity is not None:
                 _give(path, identity)
-        except BaseException:
+        except BaseException:  # whatever it is, the socket is not left open
             sock.close()
             raise
         return sock
@@ -243,7 +243,7 @@ def _bind_tcp(address: TcpAddress, backlog: int) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # [::] takes IPv4 too, as uWSGI's does
         sock.bind(where)
         sock.listen(backlog)
-    except BaseException:
+    except BaseException:  # whatever it is, the socket is not left open
         sock.close()
         raise
     return sock
@@ -268,7 +268,7 @@ def _bind_unix(path: str, backlog: int) -> socket.socket:
     try:
         sock.bind(path)
         sock.listen(backlog)
-    except BaseException:
+    except BaseException:  # whatever it is, the socket is not left open
         sock.close()
         raise
     return sock

@@ -130,9 +130,9 @@ def _set_certificate(context: SSL.Context, option: HttpsListener) -> None:
     try:
         try:
             # Types: what cryptography can load and TLS cannot use raises TypeError.
-            context.use_privatekey(key)  # type: ignore[arg-type]
+            context.use_privatekey(key)  # type: ignore[arg-type]  # a key of any kind that a file may hold
         except TypeError:  # pyOpenSSL before 24.3 takes its own PKey, which the newer one deprecates
-            context.use_privatekey(crypto.PKey.from_cryptography_key(key))  # type: ignore[arg-type]
+            context.use_privatekey(crypto.PKey.from_cryptography_key(key))  # type: ignore[arg-type]  # likewise
         context.check_privatekey()
     except (SSL.Error, TypeError) as error:
         raise certificates.BadFile(f"key {option.key}: {_openssl_reason(error)}") from None
