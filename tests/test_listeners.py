@@ -13,10 +13,11 @@ import pytest
 
 from uwsgi_tls import listeners
 from uwsgi_tls.addresses import SharedAddress, TcpAddress
+from uwsgi_tls.converters import SharedSocket, shared_socket
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import HttpsListener, parse_https
 from uwsgi_tls.listeners import Bound, bind_all, check_all
-from uwsgi_tls.options import Config, SharedSocket, shared_socket
+from uwsgi_tls.options import Config
 from uwsgi_tls.privileges import Identity
 
 IS_ROOT = os.geteuid() == 0

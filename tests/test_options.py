@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from uwsgi_tls import help, ignored, options
+from uwsgi_tls import converters, help, ignored
 from uwsgi_tls.addresses import TcpAddress, UnixAddress
 from uwsgi_tls.options import ACTIONS, BY_NAME, BY_SHORT, GROUPS, ROWS, Config
 
@@ -75,46 +75,46 @@ def test_a_config_cannot_be_changed() -> None:
 
 
 CONVERSIONS: list[tuple[Callable[[str], Any], str, Any]] = [
-    *((options.flag, word, True) for word in ("", "1", "true", "True", "ON", "yes")),
-    *((options.flag, word, False) for word in ("0", "false", "FALSE", "off", "no")),
-    (options.integer(0, 9), "7", 7),
-    (options.integer(0, 9), "07", 7),
-    (options.process_count, "3", 3),
-    (options.process_count, "auto", len(os.sched_getaffinity(0))),
-    *((options.keepalive_seconds, word, 60) for word in ("", "true", "1")),
-    *((options.keepalive_seconds, word, 0) for word in ("0", "off")),
-    (options.keepalive_seconds, "5", 5),
-    (options.backend_address, "/run/a.sock", UnixAddress("/run/a.sock")),
-    (options.backend_address, "127.0.0.1:3031", TcpAddress("127.0.0.1", 3031)),
-    (options.variable, "A=b=c", ("A", "b=c")),
-    (options.variable, "A=", ("A", "")),
-    (options.variable, "A=é", ("A", "Ã©")),
-    (options.variable, "A=\udcff", ("A", "ÿ")),
-    (options.wsgi_module, "pkg.mod", "pkg.mod"),
-    (options.wsgi_module, "pkg.mod:app", "pkg.mod:app"),
+    *((converters.flag, word, True) for word in ("", "1", "true", "True", "ON", "yes")),
+    *((converters.flag, word, False) for word in ("0", "false", "FALSE", "off", "no")),
+    (converters.integer(0, 9), "7", 7),
+    (converters.integer(0, 9), "07", 7),
+    (converters.process_count, "3", 3),
+    (converters.process_count, "auto", len(os.sched_getaffinity(0))),
+    *((converters.keepalive_seconds, word, 60) for word in ("", "true", "1")),
+    *((converters.keepalive_seconds, word, 0) for word in ("0", "off")),
+    (converters.keepalive_seconds, "5", 5),
+    (converters.backend_address, "/run/a.sock", UnixAddress("/run/a.sock")),
+    (converters.backend_address, "127.0.0.1:3031", TcpAddress("127.0.0.1", 3031)),
+    (converters.variable, "A=b=c", ("A", "b=c")),
+    (converters.variable, "A=", ("A", "")),
+    (converters.variable, "A=é", ("A", "Ã©")),
+    (converters.variable, "A=\udcff", ("A", "ÿ")),
+    (converters.wsgi_module, "pkg.mod", "pkg.mod"),
+    (converters.wsgi_module, "pkg.mod:app", "pkg.mod:app"),
 ]
 
 REFUSALS: list[tuple[Callable[[str], Any], str, str]] = [
-    (options.flag, "maybe", "true or false"),
-    (options.integer(0, 9), "10", "not between 0 and 9"),
-    (options.integer(0, 9), "-1", "not between 0 and 9"),
+    (converters.flag, "maybe", "true or false"),
+    (converters.integer(0, 9), "10", "not between 0 and 9"),
+    (converters.integer(0, 9), "-1", "not between 0 and 9"),
     *(
-        (options.integer(0, 9), text, "not a whole number")
+        (converters.integer(0, 9), text, "not a whole number")
         for text in ("", "x", "1.5", "1 ", "+1", "1_0", "\u0661", "2 ; x")
     ),
-    (options.process_count, "0", "not between 1 and 1024"),
-    (options.process_count, "Auto", "not a whole number"),
-    (options.keepalive_seconds, "-3", "not between"),
-    (options.backend_address, "fd://3", "not a descriptor"),
-    (options.backend_address, "127.0.0.1:0", "no port 0"),
-    (options.backend_address, "=0", "only an https option"),
-    (options.variable, "A", "NAME=VALUE"),
-    (options.variable, "=x", "NAME=VALUE"),
-    (options.variable, "A B=x", "NAME=VALUE"),
-    (options.wsgi_module, "app.py:", "PACKAGE.MODULE"),
-    (options.wsgi_module, "app/wsgi.py", "given as wsgi-file"),
-    (options.wsgi_module, "a..b", "PACKAGE.MODULE"),
-    (options.wsgi_module, "a:make()", "PACKAGE.MODULE"),
+    (converters.process_count, "0", "not between 1 and 1024"),
+    (converters.process_count, "Auto", "not a whole number"),
+    (converters.keepalive_seconds, "-3", "not between"),
+    (converters.backend_address, "fd://3", "not a descriptor"),
+    (converters.backend_address, "127.0.0.1:0", "no port 0"),
+    (converters.backend_address, "=0", "only an https option"),
+    (converters.variable, "A", "NAME=VALUE"),
+    (converters.variable, "=x", "NAME=VALUE"),
+    (converters.variable, "A B=x", "NAME=VALUE"),
+    (converters.wsgi_module, "app.py:", "PACKAGE.MODULE"),
+    (converters.wsgi_module, "app/wsgi.py", "given as wsgi-file"),
+    (converters.wsgi_module, "a..b", "PACKAGE.MODULE"),
+    (converters.wsgi_module, "a:make()", "PACKAGE.MODULE"),
 ]
 
 

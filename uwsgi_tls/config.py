@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from uwsgi_tls import ignored, ini
+from uwsgi_tls.converters import FALSE_WORDS, TRUE_WORDS, SharedSocket
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import HttpsListener
-from uwsgi_tls.options import ACTIONS, BY_NAME, BY_SHORT, FALSE_WORDS, ROWS, TRUE_WORDS, Config, Row, SharedSocket
+from uwsgi_tls.options import ACTIONS, BY_NAME, BY_SHORT, ROWS, Config, Row
 from uwsgi_tls.placeholders import Placeholders, Setting, references, substitute_magic
 
 COMMAND_LINE = "command line"

@@ -122,9 +122,9 @@ _LATER = _words(
     chown-socket chunked-input-limit chunked-input-timeout cpu-affinity daemonize2 die-on-idle drop-after-apps
     drop-after-init env envdir evil-reload-on-as evil-reload-on-rss exit-on-reload fallback-config forkbomb-delay
     freebind fs-reload harakiri harakiri-graceful-signal harakiri-graceful-timeout harakiri-verbose http
-    http-backend-http http-buffer-size http-fallback http-harakiri
-    http-path-info-no-decode-slashes http-post-buffering http-post-buffering-dir http-quiet http-raw-body
-    http-socket http-ss http-stats http-stats-server http-to-https http-use-socket http-websockets http11-socket
+    http-buffer-size http-harakiri
+    http-path-info-no-decode-slashes http-post-buffering http-quiet http-raw-body
+    http-socket http-ss http-stats http-stats-server http-to-https http-use-socket http11-socket
     httprouter https-session-context idle import lazy lazy-apps limit-as limit-nproc log-4xx log-5xx
     log-backupname log-date log-ioerror log-master log-maxsize log-micros log-prefix log-reopen log-slow
     log-syslog log-truncate log-x-forwarded-for log-zero logdate logfile-chmod logfile-chown logger logger-req
@@ -189,8 +189,8 @@ _WITH_VALUE = _words(
     hook-accepting-once hook-accepting1 hook-accepting1-once hook-as-emperor hook-as-gateway hook-as-mule
     hook-as-root hook-as-user hook-as-user-atexit hook-as-vassal hook-asap hook-emperor-lost hook-emperor-reload
     hook-emperor-start hook-emperor-stop hook-in-jail hook-master-start hook-post-app hook-post-fork
-    hook-post-jail hook-pre-app hook-pre-jail hook-touch http http-buffer-size http-events http-fallback http-gid
-    http-harakiri http-post-buffering http-post-buffering-dir http-quiet http-resubscribe
+    hook-post-jail hook-pre-app hook-pre-jail hook-touch http http-buffer-size http-events http-gid
+    http-harakiri http-post-buffering http-quiet http-resubscribe
     http-server-name-as-http-host http-socket http-socket-modifier1 http-socket-modifier2 http-ss http-stats
     http-stats-server http-stud-prefix http-subscription-fallback-key http-subscription-server http-to-https
     http-uid http-use-base http-use-code-string http-use-pattern http-zerg http11-socket httprouter
@@ -298,9 +298,9 @@ _WITHOUT_VALUE = _words(
     enable-proxy-protocol enable-threads end-blacklist end-whitelist exit-on-reload fastrouter-cheap
     fastrouter-fallback-on-no-key fiber force-gateway forkptyrouter-cheap freebind geoip-use-disk
     gevent-early-monkey-patch gevent-monkey-patch gevent-wait-for-hub greenlet gridfs-debug harakiri-no-arh
-    harakiri-verbose honour-range honour-stdin http-auto-chunked http-auto-gzip http-backend-http http-cheap
+    harakiri-verbose honour-range honour-stdin http-auto-chunked http-auto-gzip http-cheap
     http-chunked-input http-manage-rtsp http-manage-source http-path-info-no-decode-slashes http-raw-body
-    http-websockets if-not-reload if-reload ignore-script-name ignore-sigpipe ignore-write-errors
+    if-not-reload if-reload ignore-script-name ignore-sigpipe ignore-write-errors
     imperial-monitor-list imperial-monitors-list jailed lazy lazy-apps ldap-schema ldap-schema-ldif log-4xx
     log-5xx log-format-strftime log-master log-master-req-stream log-master-stream log-micros log-reopen
     log-truncate log-x-forwarded-for log-zero logfile-chown logformat-strftime logger-list loggers-list loop-list

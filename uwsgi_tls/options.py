@@ -3,19 +3,33 @@
 A row holds the names, the converter from text, the default and the help of its option; `config` fills rows from argv,
 environment and ini files, `help` prints them. Names and meanings are uWSGI's (core/uwsgi.c, plugins/http/http.c,
 plugins/python/python_plugin.c) where uWSGI has the option; values are read strictly where uWSGI uses atoi().
-Converters take the text of a value and raise ValueError with the cause.
 """
 
 import dataclasses
-import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Literal
 
-from uwsgi_tls import addresses
-from uwsgi_tls.addresses import Address, FdAddress, TcpAddress
+from uwsgi_tls.addresses import Address
+from uwsgi_tls.converters import (
+    INT_MAX,
+    KEEPALIVE_SECONDS,
+    WAIT_SECONDS_MAX,
+    Convert,
+    Network,
+    SharedSocket,
+    backend_address,
+    field_text,
+    flag,
+    https_socket,
+    integer,
+    keepalive_seconds,
+    network,
+    process_count,
+    shared_socket,
+    variable,
+    wsgi_module,
+)
 from uwsgi_tls.https_option import HTTPS_SYNTAX, HttpsListener, parse_https, parse_https2
 
 LISTENING = "Listening"
@@ -28,29 +42,10 @@ LOGGING = "Logging"
 CONFIGURATION = "Configuration"
 GROUPS = (LISTENING, TLS, PRIVILEGES, PROCESSES, ROUTING, HTTP, LOGGING, CONFIGURATION)
 
-INT_MAX = 2**31 - 1
-WAIT_SECONDS_MAX = 2_000_000  # epoll_wait(2) counts milliseconds in an int
 BODY_BYTES_MAX = 2**63 - 1
-KEEPALIVE_SECONDS = 60
 _AS_HTTP_TIMEOUT = -1
 
-TRUE_WORDS = frozenset(("", "true", "on", "yes", "1"))
-FALSE_WORDS = frozenset(("false", "off", "no", "0"))
-_INTEGER = re.compile(r"-?[0-9]{1,19}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
-
-Convert = Callable[[str], Any]
-Network = IPv4Network | IPv6Network
 Argument = Literal["none", "optional", "required"]
-
-
-@dataclass(frozen=True, slots=True)
-class SharedSocket:
-    """A shared-socket option: bound first, as root; =N in an https option is the N-th of them."""
-
-    address: Address
-    text: str
-    where: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,85 +69,6 @@ class Row:
     @property
     def names(self) -> tuple[str, ...]:
         return (self.name, *self.aliases)
-
-
-# Converters
-
-
-def flag(text: str) -> bool:
-    """True or False from a word; uWSGI takes any word but these four for true, a mistyped one included."""
-    word = text.lower()
-    if word not in TRUE_WORDS | FALSE_WORDS:
-        raise ValueError("a flag is true or false (on/off, yes/no, 1/0)")
-    return word in TRUE_WORDS
-
-
-def integer(low: int, high: int) -> Callable[[str], int]:
-    """A converter to int that refuses what is not a whole number between low and high."""
-
-    def convert(text: str) -> int:
-        if not _INTEGER.fullmatch(text):
-            raise ValueError("not a whole number")
-        number = int(text)
-        if not low <= number <= high:
-            raise ValueError(f"not between {low} and {high}")
-        return number
-
-    return convert
-
-
-def process_count(text: str) -> int:
-    """A number of workers; "auto" is one for each CPU that this process may run on: sched_getaffinity(2)."""
-    return len(os.sched_getaffinity(0)) if text == "auto" else integer(1, 1024)(text)
-
-
-def keepalive_seconds(text: str) -> int:
-    """Idle seconds of a client connection; a true word or 1 is the default, as in uWSGI, and a false one is off."""
-    word = text.lower()
-    if word in TRUE_WORDS:
-        return KEEPALIVE_SECONDS
-    return 0 if word in FALSE_WORDS else integer(0, WAIT_SECONDS_MAX)(text)
-
-
-def shared_socket(text: str) -> SharedSocket:
-    return SharedSocket(addresses.parse(text, shared_allowed=False), text)
-
-
-def https_socket(text: str) -> HttpsListener:
-    return dataclasses.replace(parse_https(text), option="https-socket")
-
-
-def backend_address(text: str) -> Address:
-    """An address to connect to."""
-    address = addresses.parse(text, shared_allowed=False)
-    if isinstance(address, FdAddress):
-        raise ValueError("a backend is HOST:PORT or a UNIX socket, not a descriptor")
-    if isinstance(address, TcpAddress) and address.port == 0:
-        raise ValueError("a backend has no port 0")
-    return address
-
-
-def network(text: str) -> Network:
-    """An IP network, or the one address that is written without a prefix."""
-    return ip_network(text)
-
-
-def variable(text: str) -> tuple[str, str]:
-    """NAME=VALUE; the value becomes the str of its bytes (latin-1), as PEP 3333 wants every variable."""
-    name, equals, value = text.partition("=")
-    if not equals or not _VARIABLE.fullmatch(name):
-        raise ValueError("the syntax is NAME=VALUE")
-    return name, os.fsencode(value).decode("latin-1")
-
-
-def wsgi_module(text: str) -> str:
-    """PACKAGE.MODULE or PACKAGE.MODULE:CALLABLE."""
-    module, colon, name = text.partition(":")
-    words = [*module.split("."), *(name.split(".") if colon else ())]
-    if not all(word.isidentifier() for word in words):
-        hint = "; a file is given as wsgi-file" if "/" in text or text.endswith(".py") else ""
-        raise ValueError(f"the syntax is PACKAGE.MODULE or PACKAGE.MODULE:CALLABLE{hint}")
-    return text
 
 
 # Rows: these return Any, as dataclasses.field() stands for a value of the field's type.
@@ -200,6 +116,14 @@ class Config:
         note="not in uWSGI",
     )  # fmt: skip
     listen: int = _int(100, 1, INT_MAX, LISTENING, "connections that may wait in a listen queue", short="l")
+    worker_connections: int = _int(
+        16384, 1, INT_MAX, LISTENING, "connections of a worker; idle ones give way, then no more are accepted",
+        note="not in uWSGI",
+    )  # fmt: skip
+    connections_per_client: int = _int(
+        0, 0, INT_MAX, LISTENING, "connections of one address to a worker; more are told 429; 0: any number",
+        note="not in uWSGI",
+    )  # fmt: skip
     https: tuple[HttpsListener, ...] = _list(
         HTTPS_SYNTAX, parse_https, TLS,
         "serve HTTPS on ADDRESS (=N is the N-th shared socket); CLIENT_CA asks clients for a certificate, !CLIENT_CA"
@@ -215,6 +139,9 @@ class Config:
     https_export_cert: bool = _flag(False, TLS, "pass a client's certificate on as HTTPS_CC, in PEM")
     https_handshake_timeout: int = _int(
         10, 1, WAIT_SECONDS_MAX, TLS, "time that a client has for its handshake", metavar="SECONDS", note="not in uWSGI"
+    )
+    https_max_handshakes: int = _int(
+        4096, 1, INT_MAX, TLS, "handshakes under way in a worker; the oldest give way to more", note="not in uWSGI"
     )
 
     uid: str = _text("USER", PRIVILEGES, "run as USER, a name or a number")
@@ -246,6 +173,21 @@ class Config:
     http_to: tuple[Address, ...] = _list(
         "ADDRESS", backend_address, ROUTING, "pass requests to the uwsgi backend at ADDRESS; several take turns"
     )
+    http_fallback: tuple[Address, ...] = _list(
+        "ADDRESS", backend_address, ROUTING, "ask the backend at ADDRESS when none of http-to can be reached"
+    )
+    http_backend_http: bool = _flag(
+        False, ROUTING, "speak HTTP/1.1, not the uwsgi protocol, to the backends", note="in uWSGI since 2.1"
+    )
+    http_backend_keepalive: int = _int(
+        15, 0, WAIT_SECONDS_MAX, ROUTING, "keep idle connections to an HTTP backend so long; 0: one request each",
+        metavar="SECONDS", note="not in uWSGI",
+    )  # fmt: skip
+    http_websockets: bool = _flag(False, ROUTING, "let a backend turn a request into a WebSocket")
+    http_tunnel_timeout: int = _int(
+        3600, 1, WAIT_SECONDS_MAX, ROUTING, "time that a WebSocket may be silent in both directions", metavar="SECONDS",
+        note="http-timeout in uWSGI",
+    )  # fmt: skip
     http_modifier1: int = _int(0, 0, 255, ROUTING, "modifier1 of the uwsgi packets")
     http_modifier2: int = _int(0, 0, 255, ROUTING, "modifier2 of the uwsgi packets")
     http_var: tuple[tuple[str, str], ...] = _list("NAME=VALUE", variable, ROUTING, "one more variable of every request")
@@ -269,12 +211,23 @@ class Config:
     )
     http_headers_timeout: int = _timeout("time that a client has for a request head")
     http_body_timeout: int = _timeout("time between two pieces of a request body")
+    http_body_max_time: int = _int(
+        3600, 0, WAIT_SECONDS_MAX, HTTP, "time that a request body may take in all; 0: any", metavar="SECONDS",
+        note="not in uWSGI",
+    )  # fmt: skip
+    http_body_min_rate: int = _int(
+        240, 0, INT_MAX, HTTP, "bytes a second that a request body must bring on average; 0: any", metavar="BYTES",
+        note="not in uWSGI",
+    )  # fmt: skip
     http_write_timeout: int = _timeout("time between two pieces of a response that a client takes")
     http_connect_timeout: int = _timeout("time that connecting to a backend may take")
     http_keepalive: int = _int(
         KEEPALIVE_SECONDS, 0, WAIT_SECONDS_MAX, HTTP, "keep idle connections so long; 0 or false: one request each",
         metavar="SECONDS", argument="optional", convert=keepalive_seconds, note="off in uWSGI; 1 is on, not a second",
     )  # fmt: skip
+    max_requests_per_connection: int = _int(
+        10000, 0, INT_MAX, HTTP, "requests that a connection may bring; 0: any number", note="not in uWSGI"
+    )
     http_gracetime: int = _int(30, 0, WAIT_SECONDS_MAX, HTTP, "leave a failed backend out so long", metavar="SECONDS")
     buffer_size: int = _int(
         32768, 512, 65536, HTTP, "bytes that a request head may have", metavar="BYTES", short="b", note="4096 in uWSGI"
@@ -286,6 +239,18 @@ class Config:
     )  # fmt: skip
     post_buffering: int = _int(
         65536, 0, INT_MAX, HTTP, "bytes of a body that are kept in memory; more goes to a file", metavar="BYTES"
+    )
+
+    spool_limit: int = _int(
+        2**32, 0, BODY_BYTES_MAX, HTTP, "bytes that all files of a worker may hold; 0: any number", metavar="BYTES",
+        note="not in uWSGI",
+    )  # fmt: skip
+    spool_dir: str = _text(
+        "DIR", HTTP, "where these files are made; they have no name", aliases=("http-post-buffering-dir",),
+        default_text="TMPDIR, or /tmp",
+    )  # fmt: skip
+    server_header: str = _text(
+        "TEXT", HTTP, "the Server field of responses that have none", convert=field_text, note="not in uWSGI"
     )
 
     logto: str = _text("FILE", LOGGING, "write the log to FILE, not to standard error")

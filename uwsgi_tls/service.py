@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from OpenSSL import SSL
 
+from uwsgi_tls.converters import Network
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.logs import AccessLog, line
 from uwsgi_tls.lounge import Lounge
-from uwsgi_tls.options import Network
 from uwsgi_tls.response import http_date
 
 if TYPE_CHECKING:

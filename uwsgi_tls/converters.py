@@ -1,0 +1,120 @@
+"""From the text of an option's value to the value: each converter is strict, and raises ValueError with the cause.
+
+uWSGI uses atoi() and takes what it does not understand for something else (core/uwsgi.c); here it is refused.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Any
+
+from uwsgi_tls import addresses
+from uwsgi_tls.addresses import Address, FdAddress, TcpAddress
+from uwsgi_tls.https_option import HttpsListener, parse_https
+
+INT_MAX = 2**31 - 1
+WAIT_SECONDS_MAX = 2_000_000  # epoll_wait(2) counts milliseconds in an int
+KEEPALIVE_SECONDS = 60
+
+TRUE_WORDS = frozenset(("", "true", "on", "yes", "1"))
+FALSE_WORDS = frozenset(("false", "off", "no", "0"))
+_INTEGER = re.compile(r"-?[0-9]{1,19}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+
+Convert = Callable[[str], Any]
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class SharedSocket:
+    """A shared-socket option: bound first, as root; =N in an https option is the N-th of them."""
+
+    address: Address
+    text: str
+    where: str = ""
+
+
+def flag(text: str) -> bool:
+    """True or False from a word; uWSGI takes any word but these four for true, a mistyped one included."""
+    word = text.lower()
+    if word not in TRUE_WORDS | FALSE_WORDS:
+        raise ValueError("a flag is true or false (on/off, yes/no, 1/0)")
+    return word in TRUE_WORDS
+
+
+def integer(low: int, high: int) -> Callable[[str], int]:
+    """A converter to int that refuses what is not a whole number between low and high."""
+
+    def convert(text: str) -> int:
+        if not _INTEGER.fullmatch(text):
+            raise ValueError("not a whole number")
+        number = int(text)
+        if not low <= number <= high:
+            raise ValueError(f"not between {low} and {high}")
+        return number
+
+    return convert
+
+
+def process_count(text: str) -> int:
+    """A number of workers; "auto" is one for each CPU that this process may run on: sched_getaffinity(2)."""
+    return len(os.sched_getaffinity(0)) if text == "auto" else integer(1, 1024)(text)
+
+
+def keepalive_seconds(text: str) -> int:
+    """Idle seconds of a client connection; a true word or 1 is the default, as in uWSGI, and a false one is off."""
+    word = text.lower()
+    if word in TRUE_WORDS:
+        return KEEPALIVE_SECONDS
+    return 0 if word in FALSE_WORDS else integer(0, WAIT_SECONDS_MAX)(text)
+
+
+def shared_socket(text: str) -> SharedSocket:
+    return SharedSocket(addresses.parse(text, shared_allowed=False), text)
+
+
+def https_socket(text: str) -> HttpsListener:
+    return dataclasses.replace(parse_https(text), option="https-socket")
+
+
+def backend_address(text: str) -> Address:
+    """An address to connect to."""
+    address = addresses.parse(text, shared_allowed=False)
+    if isinstance(address, FdAddress):
+        raise ValueError("a backend is HOST:PORT or a UNIX socket, not a descriptor")
+    if isinstance(address, TcpAddress) and address.port == 0:
+        raise ValueError("a backend has no port 0")
+    return address
+
+
+def network(text: str) -> Network:
+    """An IP network, or the one address that is written without a prefix."""
+    return ip_network(text)
+
+
+def variable(text: str) -> tuple[str, str]:
+    """NAME=VALUE; the value becomes the str of its bytes (latin-1), as PEP 3333 wants every variable."""
+    name, equals, value = text.partition("=")
+    if not equals or not _VARIABLE.fullmatch(name):
+        raise ValueError("the syntax is NAME=VALUE")
+    return name, os.fsencode(value).decode("latin-1")
+
+
+def field_text(text: str) -> str:
+    """The value of a header field: printable ASCII (RFC 9110, 5.5)."""
+    if not (text.isascii() and text.isprintable()):
+        raise ValueError("not printable ASCII")
+    return text.strip()
+
+
+def wsgi_module(text: str) -> str:
+    """PACKAGE.MODULE or PACKAGE.MODULE:CALLABLE."""
+    module, colon, name = text.partition(":")
+    words = [*module.split("."), *(name.split(".") if colon else ())]
+    if not all(word.isidentifier() for word in words):
+        hint = "; a file is given as wsgi-file" if "/" in text or text.endswith(".py") else ""
+        raise ValueError(f"the syntax is PACKAGE.MODULE or PACKAGE.MODULE:CALLABLE{hint}")
+    return text
