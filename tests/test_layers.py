@@ -10,7 +10,7 @@ PACKAGE = Path(uwsgi_tls.__file__).parent
 LAYERS = (
     "__init__ errors gone addresses https_option converters options placeholders ini ignored config"
     " hello proxy_protocol http chunked response spool uwsgi_packet",
-    "listeners certificates tls privileges pidfile titles daemon logs monitor scoreboard pki",
+    "listeners certificates tls privileges pidfile titles daemon logs trusted_path monitor scoreboard pki",
     "lounge channel intake sources service farewell exchange connection arrival backends stats",
     "worker",
     "supervisor master",

@@ -3,7 +3,6 @@
 import ctypes
 import grp
 import importlib
-import json
 import os
 import pwd
 import resource
@@ -16,13 +15,13 @@ import sys
 import textwrap
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import prctl
 import pytest
+from forked import in_child
 
 from uwsgi_tls import privileges
 from uwsgi_tls.errors import ConfigError
@@ -35,26 +34,6 @@ not_as_root = pytest.mark.skipif(IS_ROOT, reason="what an ordinary user may ask 
 NOBODY_HERE = 4242424  # no passwd or group entry has it
 WWW = Identity("www-data", 33, 33, (33,))
 NO_CAPABILITY = {"CapInh": "0" * 16, "CapPrm": "0" * 16, "CapEff": "0" * 16, "CapBnd": "0" * 16, "CapAmb": "0" * 16}
-
-
-def in_child(action: Callable[[], Any]) -> Any:
-    """What `action` returns in a forked child, as JSON keeps it; a traceback from there fails the test."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.close(reader)
-        try:
-            answer = {"returned": action()}
-        except BaseException:  # anything at all: the child must never run the rest of the tests
-            answer = {"raised": traceback.format_exc()}
-        os.write(writer, json.dumps(answer).encode())
-        os._exit(0)
-    os.close(writer)
-    with open(reader, encoding="utf-8") as pipe:
-        answer = json.loads(pipe.read())
-    os.waitpid(pid, 0)
-    assert "raised" not in answer, answer["raised"]
-    return answer["returned"]
 
 
 def status(pid: int | str = "self") -> dict[str, str]:
@@ -643,3 +622,17 @@ def test_the_limit_of_descriptors(soft: int, hard: int, becomes: int, monkeypatc
     monkeypatch.setattr(resource, "setrlimit", lambda which, wanted: limits.append(wanted))
     privileges.raise_descriptor_limit()
     assert limits[-1] == (becomes, hard)
+
+
+# keep_only
+
+
+@needs_root
+def test_a_process_that_stays_root_keeps_one_capability() -> None:
+    def child() -> list[str]:
+        privileges.keep_only(prctl.CAP_DAC_READ_SEARCH)
+        return [status()[name] for name in NO_CAPABILITY] + [refused(lambda: os.setuid(33))]
+
+    read, none = f"{1 << prctl.CAP_DAC_READ_SEARCH:016x}", "0" * 16
+    assert in_child(child)[:5] == [none, read, read, none, none]
+    assert in_child(child)[5] == "PermissionError"

@@ -249,6 +249,20 @@ def _expect(what: str, found: object, wanted: object) -> None:
         raise PrivilegeError(f"after the drop {what} should be {wanted}, but found {found}")
 
 
+def keep_only(capability: int) -> None:
+    """For a process that stays root: no capability but this one, and none to gain. Raises PrivilegeError."""
+    try:
+        _clear_ambient()
+        _empty_bounding_set()
+        others = [each for each in prctl.ALL_CAPS if each != capability]
+        prctl.set_caps((others, prctl.ALL_FLAGS, False), (capability, prctl.CAP_INHERITABLE, False))
+    except OSError as error:
+        raise PrivilegeError(f"cannot give capabilities up: {error}") from error
+    status = _status()
+    for name in _CAPABILITY_SETS:
+        _expect(name, int(status[name], 16), 1 << capability if name in ("CapPrm", "CapEff") else 0)
+
+
 def harden(no_new_privs: bool) -> None:
     """What we execute gains no privileges, no process of the same user may trace us, no core is dumped.
 

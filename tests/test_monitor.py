@@ -1,0 +1,152 @@
+"""monitor.py: the root process and a master that has lost root, both real, each in a forked child."""
+
+import errno
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forked import in_child
+
+from uwsgi_tls import monitor, privileges
+from uwsgi_tls.privileges import Identity
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to keep")
+
+WWW = Identity("www-data", 33, 33, (33,))
+
+
+@pytest.fixture
+def own() -> Iterator[Path]:
+    """A directory of root's own with a key that only root may read."""
+    with tempfile.TemporaryDirectory(dir="/root") as name:
+        for file in ("key", "other"):
+            (Path(name) / file).write_text(f"secret {file}")
+            os.chmod(Path(name) / file, 0o600)
+        yield Path(name)
+
+
+def as_master(own: Path, action: Callable[[monitor.Monitor], object]) -> Any:
+    """What `action` returns in a process that has started a monitor for `own`/key and then lost root."""
+
+    def child() -> object:
+        keeper = monitor.start(lambda path: path == f"{own}/key", "")
+        privileges.drop(WWW)
+        privileges.harden(no_new_privs=True)
+        return action(keeper)
+
+    return in_child(child)
+
+
+def asked(keeper: monitor.Monitor, path: str) -> object:
+    try:
+        fd = keeper.open(path)
+    except OSError as error:
+        return [error.errno, error.strerror]
+    return os.read(fd, 100).decode()
+
+
+def test_the_named_file_is_opened_for_whom_it_is_closed(own: Path) -> None:
+    def action(keeper: monitor.Monitor) -> object:
+        with pytest.raises(PermissionError):
+            (own / "key").read_text()
+        return [asked(keeper, f"{own}/key"), asked(keeper, f"{own}/key")]
+
+    assert as_master(own, action) == ["secret key", "secret key"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/shadow", "{own}/other", "{own}/./key", "{own}/key/../other", "a\0b", "x" * 5000]
+)
+def test_nothing_else_is(own: Path, path: str) -> None:
+    answer = as_master(own, lambda keeper: [asked(keeper, path.format(own=own)), asked(keeper, f"{own}/key")])
+    assert answer == [[errno.EPERM, "the configuration does not name it"], "secret key"]
+
+
+def test_the_link_that_a_user_put_in_its_place_is_not_followed(own: Path) -> None:
+    (own / "key").unlink()
+    (own / "key").symlink_to("/etc/shadow")
+    os.chown(own, 33, 33)
+    os.chmod(own, 0o755)
+    code, text = as_master(own, lambda keeper: asked(keeper, f"{own}/key"))
+    assert code == errno.EPERM
+    assert str(own) in text
+
+
+def test_it_has_no_capability_but_to_read(own: Path) -> None:
+    def action(keeper: monitor.Monitor) -> object:
+        lines = Path(f"/proc/{keeper.pid}/status").read_text().splitlines()
+        return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+    status = as_master(own, action)
+    assert isinstance(status, dict)
+    zero, read = "0" * 16, f"{1 << 2:016x}"  # CAP_DAC_READ_SEARCH is 2, linux/capability.h
+    assert [status[f"Cap{name}"] for name in ("Prm", "Eff", "Inh", "Bnd", "Amb")] == [read, read, zero, zero, zero]
+    assert status["NoNewPrivs"] == "1"
+    assert status["Uid"].split() == ["0"] * 4
+
+
+def test_it_holds_no_descriptor_but_its_channel(own: Path) -> None:
+    def child() -> object:
+        listener = socket.create_server(("127.0.0.1", 0))
+        keeper = monitor.start(lambda path: False, "")
+        names = os.listdir(f"/proc/{keeper.pid}/fd")
+        links = [os.readlink(f"/proc/{keeper.pid}/fd/{name}") for name in names]
+        listener.close()
+        return sorted("socket" if link.startswith("socket:") else link for link in links)
+
+    assert in_child(child) == ["/dev/null", "/dev/null", "/dev/null", "socket"]
+
+
+def test_it_ends_with_the_channel_and_is_buried_once(own: Path) -> None:
+    def action(keeper: monitor.Monitor) -> object:
+        first = keeper.has_ended()
+        keeper.close()
+        deadline = time.monotonic() + 10
+        while not (ended := keeper.has_ended()) and time.monotonic() < deadline:
+            os.sched_yield()
+        return [first, ended, keeper.has_ended()]
+
+    assert as_master(own, action) == [False, True, False]
+
+
+def test_it_ends_with_a_master_that_is_killed(own: Path) -> None:
+    def action(keeper: monitor.Monitor) -> object:
+        return keeper.pid
+
+    pid = as_master(own, action)  # the child that was the master has ended by now, without a word to it
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}/status").exists() and time.monotonic() < deadline:
+        os.sched_yield()
+    assert not Path(f"/proc/{pid}/status").exists()
+
+
+def test_a_question_after_its_end_is_an_error(own: Path) -> None:
+    def action(keeper: monitor.Monitor) -> object:
+        keeper.channel.send(b"")  # for a sequenced-packet socket that is its end, as in recv(2)
+        return asked(keeper, f"{own}/key")
+
+    code, _ = as_master(own, action)
+    assert code == errno.EPIPE
+
+
+def test_descriptors_that_are_sent_with_a_question_stay_closed(own: Path) -> None:
+    def action(keeper: monitor.Monitor) -> object:
+        socket.send_fds(keeper.channel, [f"{own}/key".encode()], [0, 1, 2])
+        answer, fds, _, _ = socket.recv_fds(keeper.channel, 100, 1)
+        return [answer.decode(), len(fds), len(os.listdir(f"/proc/{os.getpid()}/fd")) > 0, asked(keeper, f"{own}/key")]
+
+    assert as_master(own, action) == ["0", 1, True, "secret key"]
+
+
+def test_a_failure_to_confine_it_is_told_to_the_master(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(capability: int) -> None:
+        raise privileges.PrivilegeError("no way")
+
+    monkeypatch.setattr(privileges, "keep_only", refuse)
+    with pytest.raises(privileges.PrivilegeError, match="no way"):
+        monitor.start(lambda path: True, "")
