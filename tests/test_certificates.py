@@ -17,7 +17,7 @@ from cryptography.x509.oid import NameOID
 from pki import Issued, Key, Pki, common_name, issue, key_pem, name, pki, write_secret
 
 from uwsgi_tls import certificates
-from uwsgi_tls.certificates import verify_files
+from uwsgi_tls.certificates import CertificateInfo, load
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import HttpsListener, parse_https
 
@@ -34,9 +34,14 @@ def option(certificate: str, key: str, client_ca: str = "", required: bool = Fal
     return replace(parse_https(text), client_ca=client_ca, client_required=required, where="site.ini:4")
 
 
+def info(listener: HttpsListener) -> CertificateInfo:
+    (credential,) = load(listener).credentials
+    return credential.info
+
+
 def cause(listener: HttpsListener) -> str:
     with pytest.raises(ConfigError) as caught:
-        verify_files(listener)
+        load(listener)
     assert (caught.value.option, caught.value.value, caught.value.where) == ("https", listener.text, "site.ini:4")
     assert "\n" not in str(caught.value)
     return caught.value.cause
@@ -46,17 +51,24 @@ def cause(listener: HttpsListener) -> str:
 
 
 def test_what_the_files_hold(lab: Pki) -> None:
-    info = verify_files(option(lab.server.crt, lab.server.key_file, lab.ca_bundle, required=True))
-    assert info.subject == "CN=server.lab"
-    assert info.names == ("localhost", "server.lab", "127.0.0.1", "::1")
-    assert timedelta(days=364) < info.not_after - datetime.now(UTC) < timedelta(days=366)
-    assert (info.key_kind, info.chain_length, info.client_cas, info.warnings) == ("RSA 2048", 1, 2, ())
+    material = load(option(lab.server.crt, lab.server.key_file, lab.ca_bundle, required=True))
+    (credential,) = material.credentials
+    found = credential.info
+    assert (found.file, found.subject) == (lab.server.crt, "CN=server.lab")
+    assert found.names == ("localhost", "server.lab", "127.0.0.1", "::1")
+    assert timedelta(days=364) < found.not_after - datetime.now(UTC) < timedelta(days=366)
+    assert (found.key_kind, found.chain_length, material.warnings) == ("RSA 2048", 1, ())
+    assert credential.chain.decode("ascii") == lab.server.pem
+    assert material.client_cas == Path(lab.ca_bundle).read_bytes()
 
 
 def test_without_client_ca_and_without_names(lab: Pki) -> None:
     below = lab.clients_below[2]
-    info = verify_files(option(below.crt, below.key_file))
-    assert (info.names, info.chain_length, info.client_cas, info.key_kind) == ((), 3, 0, "EC secp256r1")
+    material = load(option(below.crt, below.key_file))
+    found = material.credentials[0].info
+    assert (found.names, found.chain_length, found.key_kind) == ((), 3, "EC secp256r1")
+    assert material.client_cas == b""
+    assert material.credentials[0].chain == Path(below.crt).read_bytes()
 
 
 def test_certificate_and_key_in_one_file_in_any_order(lab: Pki, tmp_path: Path) -> None:
@@ -64,14 +76,14 @@ def test_certificate_and_key_in_one_file_in_any_order(lab: Pki, tmp_path: Path) 
     for number, content in enumerate((crt + key, key + crt, b"Bag Attributes\n    name: x\n" + key + b"text\n" + crt)):
         both = tmp_path / f"{number}.pem"
         write_secret(both, content)
-        assert verify_files(option(str(both), str(both))).key_kind == "RSA 2048"
+        assert info(option(str(both), str(both))).key_kind == "RSA 2048"
 
 
 @pytest.mark.parametrize("form", [serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL])
 def test_both_forms_of_pem_keys(form: serialization.PrivateFormat, lab: Pki, tmp_path: Path) -> None:
     for server in (lab.server, lab.server_ec):
         write_secret(tmp_path / "x.key", key_pem(server.key, form=form).replace(b"\n", b"\r\n"))
-        assert verify_files(option(server.crt, str(tmp_path / "x.key"))).names[0] == "localhost"
+        assert info(option(server.crt, str(tmp_path / "x.key"))).names[0] == "localhost"
 
 
 def test_a_key_as_openssl_ecparam_writes_it(tmp_path: Path) -> None:
@@ -81,8 +93,8 @@ def test_a_key_as_openssl_ecparam_writes_it(tmp_path: Path) -> None:
     subprocess.run(["openssl", "req", "-x509", "-key", key, "-subj", "/CN=x", "-days", "30", "-out", crt], check=True)
     assert "EC PARAMETERS" in Path(key).read_text()
     os.chmod(key, 0o600)
-    info = verify_files(option(crt, key))
-    assert (info.key_kind, info.subject, info.warnings) == ("EC secp384r1", "CN=x", ())
+    found = info(option(crt, key))
+    assert (found.key_kind, found.subject) == ("EC secp384r1", "CN=x")
 
 
 @pytest.mark.parametrize("kind", ["Ed25519", "Ed448"])
@@ -90,7 +102,7 @@ def test_edwards_curves(kind: str, tmp_path: Path) -> None:
     key, crt = str(tmp_path / "x.key"), str(tmp_path / "x.crt")
     command = ["openssl", "req", "-x509", "-newkey", kind, "-noenc", "-keyout", key, "-out", crt, "-subj", "/CN=x"]
     subprocess.run(command, check=True, capture_output=True)
-    assert verify_files(option(crt, key)).key_kind == kind
+    assert info(option(crt, key)).key_kind == kind
 
 
 # Warnings
@@ -106,7 +118,7 @@ def test_edwards_curves(kind: str, tmp_path: Path) -> None:
 )
 def test_validity_is_a_warning(days: tuple[int, int], words: str, tmp_path: Path) -> None:
     server = issue(tmp_path, "x", common_name("x"), days=days)
-    (warning,) = verify_files(option(server.crt, server.key_file)).warnings
+    (warning,) = load(option(server.crt, server.key_file)).warnings
     assert warning.startswith(f"certificate {server.crt}: {words}")
 
 
@@ -114,7 +126,7 @@ def test_an_expired_client_ca_is_a_warning(lab: Pki, tmp_path: Path) -> None:
     old = issue(tmp_path, "old", common_name("Old CA"), authority=True, days=(-30, -1))
     bundle = tmp_path / "bundle.crt"
     bundle.write_text(lab.ca.pem + old.pem)
-    (warning,) = verify_files(option(lab.server.crt, lab.server.key_file, str(bundle))).warnings
+    (warning,) = load(option(lab.server.crt, lab.server.key_file, str(bundle))).warnings
     assert warning == f"client CA {bundle}: certificate 2 of 2 has expired"
 
 
@@ -135,7 +147,7 @@ def test_a_key_that_others_can_read(mode: int, words: str, lab: Pki, tmp_path: P
     write_secret(key, key_pem(lab.server.key))
     key.chmod(mode)
     expected = (f"key {key}: {words}",) if words else ()
-    assert verify_files(option(lab.server.crt, str(key))).warnings == expected
+    assert load(option(lab.server.crt, str(key))).warnings == expected
 
 
 # Files that cannot be read
@@ -204,7 +216,7 @@ def test_a_nul_in_a_path(lab: Pki) -> None:
 def test_root_reads_its_own_0600_key(lab: Pki) -> None:
     status = os.stat(lab.server.key_file)
     assert (status.st_uid, status.st_mode & 0o777) == (0, 0o600)
-    assert verify_files(option(lab.server.crt, lab.server.key_file)).warnings == ()
+    assert load(option(lab.server.crt, lab.server.key_file)).warnings == ()
 
 
 # Files with the wrong things in them
@@ -267,7 +279,7 @@ def public_key(lab: Pki) -> bytes:
     return lab.server.key.public_key().public_bytes(serialization.Encoding.PEM, form)
 
 
-ENCRYPTED = "the key is encrypted; openssl pkey -in KEY -out NEW takes the passphrase off"
+ENCRYPTED = "the key is encrypted; its passphrase is given by ssl-key-password-file or -command"
 DAMAGED = "the private key is damaged or of an unknown kind"
 TRADITIONAL = serialization.PrivateFormat.TraditionalOpenSSL
 
@@ -348,9 +360,9 @@ def test_what_is_encrypted_asks_nobody(which: str, lab: Pki, tmp_path: Path) -> 
     crt.write_bytes(encrypted_block(lab) if which == "certificate" else lab.server.pem.encode())
     program = (
         "import sys; sys.path[:0] = sys.argv[3:]\n"
-        "from uwsgi_tls.certificates import verify_files\n"
+        "from uwsgi_tls.certificates import load\n"
         "from uwsgi_tls.https_option import parse_https\n"
-        "try: verify_files(parse_https(f'127.0.0.1:443,{sys.argv[1]},{sys.argv[2]}'))\n"
+        "try: load(parse_https(f'127.0.0.1:443,{sys.argv[1]},{sys.argv[2]}'))\n"
         "except Exception as error: print(error)\n"
     )
     command = [sys.executable, "-c", program, str(crt), str(key), str(Path(__file__).parent.parent)]
@@ -363,18 +375,46 @@ def test_what_is_encrypted_asks_nobody(which: str, lab: Pki, tmp_path: Path) -> 
     assert ("certificate 1 of 1 is damaged" if which == "certificate" else ENCRYPTED) in done.stdout
 
 
-def test_the_bytes_of_the_files_are_wiped(lab: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bytes_of_the_files_are_wiped(lab: Pki) -> None:
     seen: list[bytearray] = []
-    real = certificates.read_file
 
     def watched(path: str, what: str) -> bytearray:
-        data = real(path, what)
+        data = certificates.read_file(path, what)
         seen.append(data)
         return data
 
-    monkeypatch.setattr(certificates, "read_file", watched)
-    verify_files(option(lab.server.crt, lab.server.key_file))
-    assert [any(data) for data in seen] == [False, False]  # nothing but zero bytes
+    load(option(lab.server.crt, lab.server.key_file, lab.ca.crt), watched)
+    assert [any(data) for data in seen] == [False, False, False]  # nothing but zero bytes
+
+
+def test_everything_is_read_through_the_reader(lab: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may be the one that can open the files."""
+    files = {"crt": lab.server.crt, "key": lab.server.key_file, "ca": lab.ca.crt}
+
+    def read(path: str, what: str) -> bytearray:
+        return bytearray(Path(files[path]).read_bytes())
+
+    material = load(option("crt", "key", "ca"), read)
+    assert (material.credentials[0].info.subject, material.client_cas.decode()) == ("CN=server.lab", lab.ca.pem)
+
+    def refuse(path: str, what: str) -> bytearray:
+        raise certificates.BadFile(f"{what} {path}: not today")
+
+    with pytest.raises(ConfigError, match="certificate crt: not today"):
+        load(option("crt", "key"), refuse)
+
+
+def test_one_certificate_for_each_kind_of_key(lab: Pki) -> None:
+    pair = replace(
+        option("a", "b"),
+        certificates=((lab.server.crt, lab.server.key_file), (lab.server_ec.crt, lab.server_ec.key_file)),
+    )
+    assert [each.info.key_kind for each in load(pair).credentials] == ["RSA 2048", "EC secp256r1"]
+    twice = replace(pair, certificates=(*pair.certificates, (lab.client.crt, lab.client.key_file)))
+    assert (
+        cause(twice)
+        == f"certificate {lab.client.crt}: its key is EC, as that of {lab.server_ec.crt}; give one of a kind"
+    )
 
 
 def test_no_message_holds_a_piece_of_the_key(lab: Pki, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -387,7 +427,7 @@ def test_no_message_holds_a_piece_of_the_key(lab: Pki, tmp_path: Path, caplog: p
     ):
         write_secret(tmp_path / "x.key", content)
         with pytest.raises(ConfigError) as caught:
-            verify_files(option(lab.server.crt, str(tmp_path / "x.key")))
+            load(option(lab.server.crt, str(tmp_path / "x.key")))
         shown = repr(caught.value) + str(caught.value.__cause__) + caplog.text
         assert not any(line.decode() in shown for line in body)
 
@@ -396,5 +436,5 @@ def test_names_are_what_the_certificate_says(tmp_path: Path) -> None:
     subject = name((NameOID.COUNTRY_NAME, "IT"), (NameOID.COMMON_NAME, "a+b, Zoë"))
     sans = [x509.DNSName("*.example.com"), x509.RFC822Name("c@lab")]
     server: Issued = issue(tmp_path, "x", subject, sans=sans)
-    info = verify_files(option(server.crt, server.key_file))
-    assert (info.subject, info.names) == ("CN=a\\+b\\, Zoë,C=IT", ("*.example.com",))
+    found = info(option(server.crt, server.key_file))
+    assert (found.subject, found.names) == ("CN=a\\+b\\, Zoë,C=IT", ("*.example.com",))

@@ -10,10 +10,10 @@ import pytest
 from blackbox.tls13 import HALF_A_KEY_UPDATE, HANDSHAKE, KEY_UPDATE, Client
 from pki import pki
 
-from uwsgi_tls.addresses import SharedAddress
+from uwsgi_tls import certificates
 from uwsgi_tls.channel import Channel
 from uwsgi_tls.gone import Gone
-from uwsgi_tls.https_option import HttpsListener
+from uwsgi_tls.https_option import Site
 from uwsgi_tls.lounge import READ, WRITE
 from uwsgi_tls.tls import build_context
 
@@ -40,7 +40,8 @@ class Pair:
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     server = pki().server_ec
-    context = build_context(HttpsListener(SharedAddress(0), server.crt, server.key_file))
+    site = Site(certificates=((server.crt, server.key_file),))
+    context = build_context(site, certificates.load(site), "")
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with ours, Client(theirs) as client, ThreadPoolExecutor() as pool:

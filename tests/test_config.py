@@ -57,7 +57,7 @@ def test_the_command_line_of_the_page() -> None:
     assert [s.address for s in loaded.shared_socket] == [TcpAddress("0.0.0.0", 443)]
     assert (loaded.uid, loaded.gid) == ("roberto", "roberto")
     (listener,) = loaded.listeners
-    assert (listener.address, listener.certificate, listener.key) == (SharedAddress(0), "foobar.crt", "foobar.key")
+    assert (listener.address, listener.certificates) == (SharedAddress(0), (("foobar.crt", "foobar.key"),))
     assert (listener.option, listener.where) == ("https", "command line")
 
 

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 
 from uwsgi_tls import exchange as module
 from uwsgi_tls.connection import Connection
-from uwsgi_tls.exchange import STATUS_CLIENT_LEFT, Exchange
+from uwsgi_tls.access import STATUS_CLIENT_LEFT
+from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.http import head_end, parse_head
 from uwsgi_tls.logs import AccessLog, AccessRecord
@@ -48,6 +49,7 @@ class Wire:
     resumed: int = 0
     waits_for_answer: int = 0
     deadline: float = 1.0
+    latest: float = NEVER
     exchange: Exchange | None = None
     peer: tuple[str, str] = ("192.0.2.1", "4711")
 
@@ -59,8 +61,8 @@ class Wire:
         self.capacity -= sent
         return sent
 
-    def wait_to_write(self, step: Callable[[int], None], progress: bool) -> None:
-        self.deadline, self.step = 1.0, step
+    def wait_to_write(self, step: Callable[[int], None], progress: bool, latest: float = NEVER) -> None:
+        self.deadline, self.step, self.latest = 1.0, step, latest
 
     def wait_for_answer(self) -> None:
         self.waits_for_answer += 1
@@ -300,7 +302,7 @@ def test_a_client_that_leaves_while_its_response_waits(finished: bool) -> None:
 def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     exchange, wire, _ = an_exchange(capacity=0)
 
-    def full(self: object, data: bytes) -> None:
+    def full(self: object, data: bytes, anyway: bool) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Spool, "append", full)
@@ -430,7 +432,7 @@ def test_only_progress_buys_time() -> None:
     exchange, wire, _ = an_exchange(capacity=0)
     bought: list[bool] = []
 
-    def park(step: Callable[[int], None], progress: bool) -> None:
+    def park(step: Callable[[int], None], progress: bool, latest: float) -> None:
         wire.step = step
         bought.append(progress)
 
@@ -540,7 +542,11 @@ def test_two_threads() -> None:
         parked, over = threading.Semaphore(0), threading.Event()
 
         def park(
-            step: Callable[[int], None], progress: bool, wire: Wire = wire, parked: threading.Semaphore = parked
+            step: Callable[[int], None],
+            progress: bool,
+            latest: float,
+            wire: Wire = wire,
+            parked: threading.Semaphore = parked,
         ) -> None:
             wire.step = step
             parked.release()

@@ -9,12 +9,13 @@ import uwsgi_tls
 PACKAGE = Path(uwsgi_tls.__file__).parent
 LAYERS = (
     "__init__ errors gone addresses https_option converters options placeholders ini ignored config"
-    " hello proxy_protocol http chunked response spool uwsgi_packet",
-    "listeners certificates tls privileges pidfile titles daemon logs trusted_path monitor scoreboard pki",
-    "lounge channel intake sources service farewell exchange connection arrival backends stats",
+    " client_allow rfc2253 hello proxy_protocol http chunked response pace spool uwsgi_packet",
+    "listeners certificates passphrases refusals tls peer privileges pidfile titles daemon logs trusted_path monitor watch"
+    " scoreboard certificate_authority pki_files pki_passwords pki",
+    "lounge crowd channel intake sources service farewell access exchange connection arrival backends stats",
     "worker",
-    "supervisor master",
-    "check help cli __main__",
+    "endpoints supervisor master",
+    "check help control cli __main__",
 )
 LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in names.split()}
 PATH_OF = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

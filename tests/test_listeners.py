@@ -99,7 +99,8 @@ def test_shared_sockets_come_first_and_references_find_them() -> None:
 
 
 def test_https2_and_https_socket_are_listeners_too() -> None:
-    https2 = HttpsListener(shared_socket("127.0.0.1:0").address, "x.crt", "x.key", option="https2")
+    address = shared_socket("127.0.0.1:0").address
+    https2 = HttpsListener(address=address, certificates=(("x.crt", "x.key"),), option="https2")
     with bound_to(Config(https=config((), ("127.0.0.1:0",)).https, https2=(https2,))) as (bound, _):
         assert [https.option.option for https in bound.https] == ["https", "https2"]
 

@@ -25,7 +25,7 @@ class Waiting:
 
     def __init__(self, name: str, over: bool = False) -> None:
         self.name = name
-        self.taken = False
+        self.taken = self.over = False
         self.done: list[str] = []
         self.connection = SimpleNamespace(
             wait_for_room=lambda: None,

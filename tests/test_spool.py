@@ -5,6 +5,7 @@ import io
 import os
 import resource
 import socket
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uwsgi_tls import spool as module
-from uwsgi_tls.spool import COMPACT_BYTES, Spool
+from uwsgi_tls.spool import COMPACT_BYTES, Disk, Spool
 
 LIMIT = 1000
 
@@ -44,11 +45,18 @@ def largest_file(size: int) -> Iterator[None]:
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    spool = Spool(LIMIT, str(tmp_path))
+def disk(tmp_path: Path) -> Disk:
+    return Disk(str(tmp_path), 1 << 30)
+
+
+@pytest.fixture
+def spool(tmp_path: Path, disk: Disk) -> Iterator[Spool]:
+    spool = Spool(LIMIT, disk)
     yield spool
+    assert disk.used == sum(status.st_size for status in files_in(tmp_path))
     spool.close()
     assert files_in(tmp_path) == []
+    assert disk.used == 0
 
 
 OPERATIONS = st.lists(
@@ -65,7 +73,8 @@ OPERATIONS = st.lists(
 @settings(max_examples=300, deadline=None)
 @given(operations=OPERATIONS, limit=st.integers(0, 150), compact=st.integers(0, 100))
 def test_it_is_a_queue_of_bytes(operations: list[tuple[str, int]], limit: int, compact: int) -> None:
-    spool = Spool(limit)
+    disk = Disk(limit=1 << 30)
+    spool = Spool(limit, disk)
     kept, start, streaming, counter = b"", 0, False, 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "COMPACT_BYTES", compact)
@@ -92,12 +101,14 @@ def test_it_is_a_queue_of_bytes(operations: list[tuple[str, int]], limit: int, c
                 else:
                     spool.consume(len(rest))
             assert spool.size == len(kept) - start
+            assert disk.used == (os.fstat(spool._file.fileno()).st_size if spool._file is not None else 0)
             assert spool.front(1 << 20) == kept[start:]
             if not streaming:
                 assert spool.on_disk == (len(kept) > limit)
                 with spool.file() as file:
                     assert file.read() == kept
     spool.close()
+    assert disk.used == 0
 
 
 def test_up_to_the_limit_it_stays_in_memory(spool: Spool, tmp_path: Path) -> None:
@@ -286,11 +297,12 @@ def test_a_full_disk_while_memory_is_moved(spool: Spool, tmp_path: Path) -> None
 
 
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
-    spool = Spool(3, str(tmp_path / "missing"))
+    spool = Spool(3, disk := Disk(str(tmp_path / "missing")))
     spool.append(b"abc")
     with pytest.raises(FileNotFoundError):
         spool.append(b"d")
     assert spool.read(9) == b"abc"
+    assert disk.used == 0
 
 
 def test_a_closed_spool_is_as_new(spool: Spool, tmp_path: Path) -> None:
@@ -305,3 +317,83 @@ def test_a_closed_spool_is_as_new(spool: Spool, tmp_path: Path) -> None:
     spool.consume(3)
     spool.rewind()
     assert spool.read(9) == b"abc"
+
+
+# --- the disk and its limit -------------------------------------------------------------------
+
+
+def test_files_share_one_limit(tmp_path: Path) -> None:
+    """It is reached by all together; what did not fit is not there, what is freed is the others'."""
+    disk = Disk(str(tmp_path), 5000)
+    one, other = Spool(LIMIT, disk), Spool(LIMIT, disk)
+    one.append(b"1" * 3000)
+    other.append(b"2" * LIMIT)
+    assert disk.used == 3000, "what is in memory does not count"
+    assert other.has_room(1000)
+    assert not other.has_room(1001)
+    with pytest.raises(OSError, match="spool-limit"):
+        other.append(b"3" * 1001)
+    other.append(b"3" * 1000)
+    assert disk.used == 5000
+    assert not one.has_room(1)
+    with pytest.raises(OSError, match="spool-limit") as full:
+        one.append(b"4")
+    assert full.value.errno == errno.EDQUOT
+    assert one.read(9000) == b"1" * 3000
+    one.close()
+    assert disk.used == 2000
+    assert other.read(9000) == b"2" * LIMIT + b"3" * 1000
+    other.append(b"5" * 5000)
+    assert disk.used == 5000
+    other.close()
+    assert disk.used == 0
+    assert files_in(tmp_path) == []
+
+
+def test_without_a_limit_there_is_room() -> None:
+    assert Disk().fits(1 << 60)
+
+
+def test_rather_too_much_in_memory_than_a_file_that_has_no_room(tmp_path: Path) -> None:
+    disk = Disk(str(tmp_path), 3000)
+    spool = Spool(LIMIT, disk)
+    spool.append(b"a" * 3001, anyway=True)
+    assert (spool.on_disk, disk.used) == (False, 0)
+    assert not spool.has_room(1)
+    spool.consume(2000)
+    spool.append(b"b", anyway=True)
+    assert (spool.on_disk, disk.used) == (True, 1002)
+    assert spool.read(9000) == b"a" * 1001 + b"b"
+    spool.close()
+
+
+def test_a_full_disk_is_not_charged(tmp_path: Path) -> None:
+    disk = Disk(str(tmp_path))
+    spool = Spool(LIMIT, disk)
+    with largest_file(500), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+        spool.append(b"a" * 2000)
+    assert (disk.used, files_in(tmp_path)) == (0, [])
+    spool.append(b"a" * 2000)
+    with largest_file(4096), pytest.raises(OSError, match=os.strerror(errno.EFBIG)):
+        spool.append(b"b" * 3000)
+    assert disk.used == 2000 == files_in(tmp_path)[0].st_size
+    spool.close()
+    assert disk.used == 0
+
+
+def test_threads_share_the_disk(tmp_path: Path) -> None:
+    disk = Disk(str(tmp_path), 1 << 30)
+
+    def work() -> None:
+        spool = Spool(0, disk)
+        for _ in range(300):
+            spool.append(b"x" * 100)
+            spool.read(70)
+        spool.close()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert disk.used == 0

@@ -15,7 +15,8 @@ from typing import NoReturn
 
 import pytest
 
-from uwsgi_tls import supervisor, worker
+from uwsgi_tls import supervisor, watch, worker
+from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.options import Config
 from uwsgi_tls.supervisor import Supervisor, Worker
 from uwsgi_tls.worker import Task
@@ -45,18 +46,25 @@ class Fleet(Supervisor):
         self.reopened = 0
         self.reopen_fails = ""
         self.theirs: dict[int, socket.socket] = {}
+        self.days: list[float] = []
+        self.changed = self.monitor_ended = False
+        self.watch = SimpleNamespace(has_changed=lambda: self.changed)
+        self.monitor = SimpleNamespace(has_ended=lambda: self.monitor_ended)
         config = Config(processes=processes, reload_mercy=60)
         super().__init__(
             Task(config, ["certificates of 1"], [], None, os.getpid()),  # type: ignore[list-item]
             reopen=self.reopen,  # type: ignore[arg-type]
             started=self.reports.append,
             masters_own=lambda: None,
+            daily=lambda: self.days.append(clock.now),
+            monitor=self.monitor,  # type: ignore[arg-type]
+            watch=self.watch,  # type: ignore[arg-type]
         )
 
-    def reopen(self) -> list[str]:
+    def reopen(self, present: object) -> list[str]:
         self.reopened += 1
         if self.reopen_fails:
-            raise RuntimeError(self.reopen_fails)
+            raise ConfigError("https", "=0,a,b", self.reopen_fails)
         return [f"certificates of {self.reopened + 1}"]
 
     def _spawn(self, number: int) -> None:
@@ -286,22 +294,75 @@ def test_reload(fleet: Fleet) -> None:
     assert fleet.spawned == [(1, 2), (2, 2)]
 
 
-def test_reload_keeps_the_certificates_when_files_do_not_do(fleet: Fleet) -> None:
-    fleet.reopen_fails = "key: permission denied"
+def test_a_file_that_cannot_be_used_rejects_the_reload(fleet: Fleet) -> None:
+    fleet.reopen_fails = "key: does not match"
     fleet._take(signal.SIGHUP)
-    fleet.gets_ready(*fleet._workers.values())
-    assert fleet.generation == 2
-    assert fleet.listeners == "certificates of 1"
-    assert any("those in memory stay: key: permission denied" in text for text in fleet.said)
-
-
-def test_a_second_hang_up_is_ignored_while_one_is_under_way(fleet: Fleet) -> None:
-    fleet._take(signal.SIGHUP)
+    assert (fleet.spawned, fleet.generation, fleet.listeners) == ([], 1, "certificates of 1")
+    assert any("generation 1 stays" in text and "key: does not match" in text for text in fleet.said)
+    fleet.reopen_fails = ""
     fleet._take(signal.SIGHUP)
     assert fleet.spawned == [(1, 2), (2, 2)]
-    fleet.gets_ready(*fleet._workers.values())
+
+
+def test_so_does_a_defect(fleet: Fleet) -> None:
+    fleet._reopen = lambda present: [][0]
     fleet._take(signal.SIGHUP)
+    assert fleet.spawned == []
+    assert any("a defect" in text and "IndexError" in text for text in fleet.said)
+
+
+def test_a_hang_up_while_one_is_under_way_is_taken_up_after_it(fleet: Fleet) -> None:
+    """The files may have been read before what it is about was written."""
+    for _ in range(3):
+        fleet._take(signal.SIGHUP)
+    assert fleet.spawned == [(1, 2), (2, 2)]
+    fleet.gets_ready(*fleet._workers.values())
     assert fleet.spawned[2:] == [(1, 3), (2, 3)]
+    fleet.gets_ready(*fleet._workers.values())
+    assert (fleet.generation, fleet.spawned[4:]) == (3, [])
+
+
+def test_and_after_one_that_has_failed(fleet: Fleet) -> None:
+    fleet._take(signal.SIGHUP)
+    fleet._take(signal.SIGHUP)
+    fleet.dies(fleet.of(2, 2), DIED_OF_22)
+    assert fleet.spawned[2:] == [(1, 2), (2, 2)]
+
+
+def test_changed_files_bring_a_reload_about(fleet: Fleet, clock: Clock) -> None:
+    fleet.changed = True
+    fleet._keep_time()
+    assert fleet.spawned == []  # it is not time to look yet
+    clock.now += watch.LOOK_SECONDS
+    fleet._keep_time()
+    assert fleet.spawned == [(1, 2), (2, 2)]
+
+
+def test_a_change_while_a_reload_is_under_way_is_not_lost(fleet: Fleet, clock: Clock) -> None:
+    """The watch is not asked then, since it tells of a change but once."""
+    fleet._take(signal.SIGHUP)
+    fleet.watch.has_changed = lambda: pytest.fail("asked")
+    clock.now += watch.LOOK_SECONDS
+    fleet._keep_time()
+    fleet.watch.has_changed = lambda: True
+    fleet.gets_ready(*fleet._workers.values())
+    clock.now += watch.LOOK_SECONDS
+    fleet._keep_time()
+    assert fleet.spawned[2:] == [(1, 3), (2, 3)]
+
+
+def test_the_end_of_the_monitor_is_told(fleet: Fleet) -> None:
+    fleet.monitor_ended = True
+    fleet._reap()
+    assert any("the monitor has ended" in text for text in fleet.said)
+
+
+def test_once_a_day(fleet: Fleet, clock: Clock) -> None:
+    for _ in range(4):
+        clock.now += 86000.0
+        fleet._keep_time()
+    assert len(fleet.days) == 2
+    assert fleet._patience() <= 86400.0
 
 
 def test_reload_that_fails(fleet: Fleet, clock: Clock) -> None:
@@ -461,6 +522,7 @@ def test_others_are_said_to_mean_nothing(fleet: Fleet) -> None:
 
 
 def test_it_waits_no_longer_than_it_must(fleet: Fleet, clock: Clock) -> None:
+    fleet._next_look = float("inf")
     assert fleet._patience() == supervisor.IDLE_SECONDS
     fleet.dies(fleet.of(1))
     assert fleet._patience() == 0.0

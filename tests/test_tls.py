@@ -3,178 +3,49 @@
 The handshakes are real: ours, with a client in a thread (Python's ssl) or in a process (`openssl s_client`).
 """
 
-import contextlib
 import json
 import os
 import socket
 import ssl
 import struct
-import subprocess
 import threading
-import timeit
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.name import _ASN1Type
-from cryptography.x509.oid import NameOID, ObjectIdentifier
+from handshakes import (
+    CAN_NAME_GROUPS,
+    SECONDS,
+    TLS_VERSIONS,
+    Client,
+    Server,
+    both_versions,
+    build_context,
+    client_context,
+    handshake,
+    option,
+    s_client,
+    tcp_server,
+)
 from OpenSSL import SSL
-from pki import CLIENT, CLIENT_DN, Issued, Pki, common_name, issue, key_pem, pki, write_secret
+from pki import CLIENT_DN, Issued, Pki, common_name, issue, key_pem, pki, write_secret
 
-from uwsgi_tls import certificates, tls
-from uwsgi_tls.addresses import SharedAddress, TcpAddress
+from uwsgi_tls import certificates, privileges, tls
+from uwsgi_tls.addresses import TcpAddress
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import HttpsListener
-from uwsgi_tls.tls import TlsFacts, build_context, client_variables, facts, reason
-
-if TYPE_CHECKING:  # generic only in newer versions of cryptography
-    NameAttribute = x509.NameAttribute[Any]
-
-SECONDS = 20  # no handshake takes so long; what takes longer hangs
-TLS_VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
-CAN_NAME_GROUPS = hasattr(SSL.Connection, "get_group_name")  # pyOpenSSL 26.0
-
-both_versions = pytest.mark.parametrize("version", TLS_VERSIONS, ids=["tls1.2", "tls1.3"])
+from uwsgi_tls.peer import TlsFacts
+from uwsgi_tls.tls import reason
 
 
 @pytest.fixture(scope="session")
 def lab() -> Pki:
     return pki()
-
-
-def option(server: Issued, ciphers: str = "", client_ca: str = "", required: bool = False) -> HttpsListener:
-    text = f"=0,{server.crt},{server.key_file}"
-    return HttpsListener(SharedAddress(0), server.crt, server.key_file, ciphers, client_ca, required, text)
-
-
-@dataclass
-class Server:
-    """What the server's side of one connection saw."""
-
-    reason: str = ""  # why there is no connection
-    facts: TlsFacts | None = None
-    variables: tuple[tuple[str, str], ...] = ()
-
-    def serve(self, context: SSL.Context, sock: socket.socket) -> None:
-        """Shake hands and say what that proved, in one line of JSON; then close as a server does."""
-        conn = SSL.Connection(context, sock)
-        conn.set_accept_state()
-        try:
-            conn.do_handshake()
-            self.variables = client_variables(conn, export_cert=True)
-            self.facts = facts(conn)
-            conn.send(json.dumps(asdict(self.facts)).encode() + b"\n")
-            conn.shutdown()
-            sock.shutdown(socket.SHUT_WR)
-            while conn.recv(65536):  # until the client closes too, so that nothing unread resets the connection
-                pass
-        except SSL.Error as error:
-            if self.facts is None:
-                self.reason = reason(error, conn)
-
-    @property
-    def names(self) -> list[str]:
-        return [name for name, _ in self.variables]
-
-
-@dataclass
-class Client:
-    """What Python's ssl saw of one connection."""
-
-    error: str = ""  # OpenSSL's reason
-    received: bytes = b""
-    cipher: str = ""
-    alpn: str | None = None
-    resumed: bool | None = None
-    session: ssl.SSLSession | None = None
-
-    def talk(self, context: ssl.SSLContext, sock: socket.socket, session: ssl.SSLSession | None) -> None:
-        sock.settimeout(SECONDS)
-        try:
-            with context.wrap_socket(sock, server_hostname="server.lab", session=session) as wrapped:
-                while data := wrapped.recv(65536):  # in TLS 1.3 only this shows a refused certificate
-                    self.received += data
-                self.cipher = (wrapped.cipher() or ("",))[0]
-                self.alpn = wrapped.selected_alpn_protocol()
-                self.resumed, self.session = wrapped.session_reused, wrapped.session
-        except ssl.SSLError as error:
-            self.error = error.reason or str(error)
-        except OSError as error:
-            self.error = type(error).__name__
-
-
-def client_context(
-    lab: Pki,
-    version: ssl.TLSVersion | None = None,
-    identity: Issued | None = None,
-    ciphers: str = "",
-    alpn: list[str] | None = None,
-) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=lab.ca.crt)
-    if version is not None:
-        context.minimum_version = context.maximum_version = version
-    if identity is not None:
-        context.load_cert_chain(identity.crt, identity.key_file)
-    if ciphers:
-        context.set_ciphers(ciphers)
-    if alpn:
-        context.set_alpn_protocols(alpn)
-    return context
-
-
-def handshake(
-    server_context: SSL.Context, context: ssl.SSLContext, session: ssl.SSLSession | None = None
-) -> tuple[Server, Client]:
-    ours, theirs = socket.socketpair()
-    server, client = Server(), Client()
-    thread = threading.Thread(target=client.talk, args=(context, theirs, session))
-    with ours, theirs:
-        thread.start()
-        server.serve(server_context, ours)
-        ours.close()
-        thread.join(SECONDS)
-    assert not thread.is_alive()
-    return server, client
-
-
-@contextlib.contextmanager
-def tcp_server(context: SSL.Context) -> Iterator[tuple[str, list[Server]]]:
-    """A server for s_client: its "host:port", and what it saw of each connection in turn."""
-    seen: list[Server] = []
-
-    def accept() -> None:
-        while True:
-            sock, _ = listener.accept()
-            with sock:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", SECONDS, 0))
-                if done.is_set():
-                    return
-                seen.append(Server())
-                seen[-1].serve(context, sock)
-
-    done = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        where = listener.getsockname()
-        thread = threading.Thread(target=accept)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{where[1]}", seen
-        finally:
-            done.set()
-            socket.create_connection(where).close()
-            thread.join(SECONDS)
-    assert not thread.is_alive()
-
-
-def s_client(where: str, *arguments: str, stdin: str = "") -> str:
-    command = ["openssl", "s_client", "-connect", where, "-servername", "server.lab", "-ign_eof", *arguments]
-    done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=SECONDS, check=False)
-    return done.stdout + done.stderr
 
 
 # Protocol and ciphers
@@ -186,7 +57,6 @@ def test_a_handshake_and_its_facts(version: ssl.TLSVersion, kind: str, lab: Pki)
     context = build_context(option(lab.server if kind == "RSA" else lab.server_ec))
     server, client = handshake(context, client_context(lab, version))
     assert (server.reason, client.error) == ("", "")
-    assert server.variables == (("HTTPS", "on"),)
     assert server.facts is not None
     assert server.facts == TlsFacts(
         protocol={TLS_VERSIONS[0]: "TLSv1.2", TLS_VERSIONS[1]: "TLSv1.3"}[version],
@@ -312,11 +182,31 @@ def test_the_whole_chain_is_sent(lab: Pki) -> None:
     assert not handshake(build_context(option(server)), client_context(lab))[1].error
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="a drop needs root")
+def test_a_context_is_built_after_the_drop_too(lab: Pki) -> None:
+    """A process that is not dumpable does not own its /proc/self/fd; a reload builds contexts there."""
+    below = lab.clients_below[2]
+    listener = option(below, "", lab.ca_bundle, True)
+    material = certificates.load(listener)
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            privileges.drop(privileges.Identity("nobody", 65534, 65534, ()))
+            privileges.harden(no_new_privs=True)
+            assert os.stat("/proc/self/fd").st_uid == 0
+            tls.build_context(listener, material, "")
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
 def intermediate(lab: Pki) -> Issued:
     """The authority that signed clients_below[1], with its chain."""
     stem = lab.directory / "intermediate-1"
     below = lab.clients_below[1]
-    key = certificates.private_key(f"{stem}.key")
+    key = serialization.load_pem_private_key(Path(f"{stem}.key").read_bytes(), password=None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     return Issued(below.chain[1], key, below.chain[1:], f"{stem}.crt", f"{stem}.key")
 
@@ -353,13 +243,21 @@ def test_a_write_may_be_partial_and_go_on_from_another_buffer(lab: Pki) -> None:
 # Client certificates: SPEC's matrix, uWSGI's outcome in each field but the last
 
 
+# Words of the log, of which "{}" is the client's subject; the client's alert in TLS 1.2 and in TLS 1.3.
+REFUSED = "client certificate refused: "
 REFUSED_NOTHING = ("the client sent no certificate, and one is required", "handshake_failure", "certificate_required")
-UNKNOWN_CA = ("client certificate refused: unable to get local issuer certificate", "unknown_ca", "unknown_ca")
-TOO_LONG = ("client certificate refused: certificate chain too long", "unknown_ca", "unknown_ca")
-SELF_SIGNED = ("client certificate refused: self-signed certificate", "unknown_ca", "unknown_ca")
-EXPIRED = ("client certificate refused: certificate has expired", "certificate_expired", "certificate_expired")
-NOT_YET = ("client certificate refused: certificate is not yet valid", "bad_certificate", "bad_certificate")
-PURPOSE = ("client certificate refused: unsu", "unsupported_certificate", "unsupported_certificate")
+UNTRUSTED = ", which is no CA that is trusted here or that the client has sent: {}"
+UNKNOWN_CA = (f"{REFUSED}it was issued by /CN=Other CA{UNTRUSTED}", "unknown_ca", "unknown_ca")
+NO_CHAIN = (f"{REFUSED}it was issued by /CN=Lab Intermediate 1{UNTRUSTED}", "unknown_ca", "unknown_ca")
+TOO_LONG = (f"{REFUSED}its chain has more than 4 intermediate CAs (ssl-verify-depth): the CA", "unknown_ca", "unknown_ca")
+SELF_SIGNED = (f"{REFUSED}it is self-signed, and not trusted here: {{}}", "unknown_ca", "unknown_ca")
+EXPIRED = (f"{REFUSED}it expired on 20", "certificate_expired", "certificate_expired")
+NOT_YET = (f"{REFUSED}it is not valid before 20", "bad_certificate", "bad_certificate")
+PURPOSE = (
+    f"{REFUSED}certificate is not meant for clients: no clientAuth in its extended key usage: {{}}",
+    "unsupported_certificate",
+    "unsupported_certificate",
+)
 
 MATRIX: dict[str, tuple[Callable[[Pki], Issued | None], Any, Any]] = {
     # what the client presents, the outcome with "ca.crt", the outcome with "!ca.crt"; None is success
@@ -369,7 +267,7 @@ MATRIX: dict[str, tuple[Callable[[Pki], Issued | None], Any, Any]] = {
     "self-signed": (lambda lab: lab.client_self_signed, SELF_SIGNED, SELF_SIGNED),
     "expired": (lambda lab: lab.client_expired, EXPIRED, EXPIRED),
     "not yet valid": (lambda lab: lab.client_not_yet, NOT_YET, NOT_YET),
-    "without its chain": (lambda lab: lab.client_no_chain, UNKNOWN_CA, UNKNOWN_CA),
+    "without its chain": (lambda lab: lab.client_no_chain, NO_CHAIN, NO_CHAIN),
     "serverAuth only": (lambda lab: lab.client_server_only, PURPOSE, PURPOSE),
     "below one intermediate": (lambda lab: lab.clients_below[1], None, None),
     "below four intermediates": (lambda lab: lab.clients_below[4], None, None),
@@ -388,7 +286,7 @@ def test_client_certificate_matrix(version: ssl.TLSVersion, required: bool, pres
     server, client = handshake(context, client_context(lab, version, identity))
     if expected is not None:
         words, alert_1_2, alert_1_3 = expected
-        assert server.reason.startswith(words)
+        assert server.reason.startswith(words.replace("{}", CLIENT_DN))
         assert (server.facts, server.variables, client.received) == (None, (), b"")
         alert = alert_1_3 if version == ssl.TLSVersion.TLSv1_3 else alert_1_2
         assert client.error.lower().endswith(f"alert_{alert}")
@@ -396,79 +294,16 @@ def test_client_certificate_matrix(version: ssl.TLSVersion, required: bool, pres
     assert (server.reason, client.error) == ("", "")
     assert server.facts is not None
     assert server.facts.client_verify == ("NONE" if identity is None else "SUCCESS")
-    assert server.names == (
-        ["HTTPS"] if identity is None else ["HTTPS", "HTTPS_CLIENT_CERTIFICATE", "HTTPS_DN", "HTTPS_CC"]
-    )
+    assert ("HTTPS_DN" in server.names) == (identity is not None)
 
 
 @both_versions
 def test_without_a_client_ca_nobody_is_asked(version: ssl.TLSVersion, lab: Pki) -> None:
     server, client = handshake(build_context(option(lab.server)), client_context(lab, version, lab.client))
     assert client.error == ""
-    assert server.variables == (("HTTPS", "on"),)
+    assert not {"HTTPS_DN", "SSL_CLIENT_S_DN"} & set(server.names)
     with tcp_server(build_context(option(lab.server))) as (where, _):
         assert "No client certificate CA names sent" in s_client(where)
-
-
-def test_what_a_client_proved(lab: Pki) -> None:
-    server, _ = handshake(
-        build_context(option(lab.server, "", lab.ca.crt, True)), client_context(lab, None, lab.client)
-    )
-    certificate = lab.client.certificate
-    assert server.variables == (
-        ("HTTPS", "on"),
-        ("HTTPS_CLIENT_CERTIFICATE", lab.client.der.decode("latin-1")),
-        ("HTTPS_DN", CLIENT_DN),
-        ("HTTPS_CC", lab.client.pem),
-    )
-    assert lab.client.pem.endswith("-----END CERTIFICATE-----\n")
-    assert server.facts is not None
-    fact = server.facts
-    assert (fact.client_verify, fact.client_dn, fact.client_issuer) == ("SUCCESS", CLIENT_DN, "/CN=Lab CA")
-    assert int(fact.client_serial, 16) == certificate.serial_number
-    assert fact.client_fingerprint == certificate.fingerprint(hashes.SHA256()).hex()
-    shown = subprocess.run(
-        ["openssl", "x509", "-in", lab.client.crt, "-noout", "-dates", "-dateopt", "iso_8601"],
-        capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    begin, end = fact.client_not_before.replace(" UTC", "Z"), fact.client_not_after.replace(" UTC", "Z")
-    assert shown == f"notBefore={begin}\nnotAfter={end}\n"
-
-
-def test_a_certificate_that_was_not_verified_proves_nothing(lab: Pki, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No handshake gets there as contexts are now; should one ever, it must not pass for a proof."""
-
-    class Doubtful:
-        SSL_get_verify_result = staticmethod(lambda pointer: 18)  # X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(real, name)
-
-    real = vars(tls)["_lib"]
-    monkeypatch.setattr(tls, "_lib", Doubtful())
-    server, _ = handshake(
-        build_context(option(lab.server, "", lab.ca.crt, True)), client_context(lab, None, lab.client)
-    )
-    assert server.variables == (("HTTPS", "on"),)
-    assert server.facts is not None
-    assert (server.facts.client_verify, server.facts.client_dn) == ("NONE", "")
-
-
-@both_versions
-def test_the_pem_is_an_option(version: ssl.TLSVersion, lab: Pki) -> None:
-    ours, theirs = socket.socketpair()
-    client = Client()
-    with ours, theirs:
-        thread = threading.Thread(target=client.talk, args=(client_context(lab, version, lab.client), theirs, None))
-        thread.start()
-        conn = SSL.Connection(build_context(option(lab.server, "", lab.ca.crt)), ours)
-        conn.set_accept_state()
-        conn.do_handshake()
-        assert [name for name, _ in client_variables(conn, False)] == ["HTTPS", "HTTPS_CLIENT_CERTIFICATE", "HTTPS_DN"]
-        assert client_variables(conn, True)[:3] == client_variables(conn, False)
-        conn.shutdown()
-        ours.close()
-        thread.join(SECONDS)
 
 
 def test_the_names_of_the_cas_are_sent(lab: Pki) -> None:
@@ -495,72 +330,6 @@ def test_a_real_openssl_client(lab: Pki) -> None:
     assert [bool(server.reason) for server in seen] == [False, True, False, True]
 
 
-# HTTPS_DN, byte for byte
-
-
-def attribute(oid: ObjectIdentifier, value: str, kind: _ASN1Type | None = None) -> "NameAttribute":
-    return x509.NameAttribute(oid, value, kind) if kind else x509.NameAttribute(oid, value)
-
-
-CN, OU, O, C = (  # noqa: E741 - that is what X.520 calls it
-    NameOID.COMMON_NAME,
-    NameOID.ORGANIZATIONAL_UNIT_NAME,
-    NameOID.ORGANIZATION_NAME,
-    NameOID.COUNTRY_NAME,
-)
-SUBJECTS: dict[str, tuple[list[list["NameAttribute"]], str]] = {
-    "escapes": (
-        [[attribute(C, "IT")], [attribute(CN, 'a/CN=root+OU=x,d=e\\f"g;<>#')]],
-        '/C=IT/CN=a\\/CN=root\\+OU=x,d=e\\f"g;<>#',
-    ),
-    "UTF-8": ([[attribute(CN, "Zoë ☃")]], r"/CN=Zo\xC3\xAB \xE2\x98\x83"),
-    "control characters": ([[attribute(CN, "a\n\t\x7f\x01b")]], r"/CN=a\x0A\x09\x7F\x01b"),
-    "embedded NUL": ([[attribute(CN, "good.lab\0evil.lab")]], r"/CN=good.lab\x00evil.lab"),
-    # DER sorts a set by its bytes.
-    "multi-valued": ([[attribute(OU, "unit"), attribute(CN, "name")], [attribute(O, "Lab")]], "/CN=name+OU=unit/O=Lab"),
-    "BMPString": (
-        [[attribute(CN, "bé☃/", _ASN1Type.BMPString)]],
-        r"/CN=\x00b\x00\xE9&\x03\x00\/",
-    ),
-    "UniversalString": ([[attribute(CN, "aé", _ASN1Type.UniversalString)]], r"/CN=\x00\x00\x00a\x00\x00\x00\xE9"),
-    "unnamed attribute": ([[attribute(ObjectIdentifier("1.2.3.4.5"), "x")]], "/1.2.3.4.5=x"),
-    "longer than 512 bytes": ([[attribute(OU, "x" * 64)] for _ in range(40)], "/OU=" + "/OU=".join(["x" * 64] * 40)),
-    "long and escaped": ([[attribute(OU, "/é" * 32)] for _ in range(20)], ("/OU=" + r"\/\xC3\xA9" * 32) * 20),
-    "usual names": (
-        [
-            [attribute(oid, value)]
-            for oid, value in (
-                (NameOID.STATE_OR_PROVINCE_NAME, "RM"),
-                (NameOID.LOCALITY_NAME, "Roma"),
-                (NameOID.SERIAL_NUMBER, "7"),
-                (NameOID.GIVEN_NAME, "g"),
-                (NameOID.SURNAME, "s"),
-                (NameOID.TITLE, "t"),
-                (NameOID.USER_ID, "u"),
-                (NameOID.DOMAIN_COMPONENT, "lab"),
-                (NameOID.EMAIL_ADDRESS, "c@lab"),
-            )
-        ],
-        "/ST=RM/L=Roma/serialNumber=7/GN=g/SN=s/title=t/UID=u/DC=lab/emailAddress=c@lab",
-    ),
-    "empty": ([], ""),
-}
-
-
-@pytest.mark.parametrize("subject", SUBJECTS)
-def test_https_dn(subject: str, lab: Pki, tmp_path: Path) -> None:
-    sets, expected = SUBJECTS[subject]
-    name = x509.Name([x509.RelativeDistinguishedName(each) for each in sets])
-    client = issue(tmp_path, "dn", name, lab.ca, usage=[CLIENT])
-    context = build_context(option(lab.server_ec, "", lab.ca.crt, True))
-    server, _ = handshake(context, client_context(lab, None, client))
-    assert server.reason == ""
-    assert dict(server.variables)["HTTPS_DN"] == expected
-    command = ["openssl", "x509", "-in", client.crt, "-noout", "-subject", "-nameopt", "compat"]
-    shown = subprocess.run(command, capture_output=True, check=True).stdout
-    assert shown == b"subject=" + expected.encode("ascii") + b"\n"
-
-
 # Resumption
 
 
@@ -579,7 +348,8 @@ def test_tickets_resume(version: ssl.TLSVersion, mode: str, lab: Pki) -> None:
     assert server.facts is not None
     assert server.facts.resumed
     assert not first_server.facts.resumed
-    assert server.variables == first_server.variables  # what was proved then still is
+    proved = set(server.variables) - {("SSL_SESSION_RESUMED", "Resumed")}
+    assert proved == set(first_server.variables) - {("SSL_SESSION_RESUMED", "Initial")}  # what was proved then still is
 
 
 @both_versions
@@ -639,12 +409,17 @@ def test_the_session_id_context_is_the_policys(lab: Pki) -> None:
         replace(plain, client_ca=lab.ca.crt, client_required=True),
         replace(plain, client_ca=lab.ca_bundle, client_required=True),
     ]
-    ids = [tls._session_id(each, Path(each.client_ca).read_bytes() if each.client_ca else b"") for each in listeners]
+    ids = [tls._session_id(each, certificates.load(each), str(each.address)) for each in listeners]
     assert {len(each) for each in ids} == {32}  # OpenSSL takes no more; uWSGI's longer names are silently not set
     assert len(set(ids)) == len(ids)
 
 
 # Mistakes
+
+
+def with_files(listener: HttpsListener, certificate: str = "", key: str = "") -> HttpsListener:
+    (old_certificate, old_key) = listener.certificates[0]
+    return replace(listener, certificates=((certificate or old_certificate, key or old_key),))
 
 
 def test_bad_options(lab: Pki, tmp_path: Path) -> None:
@@ -655,11 +430,11 @@ def test_bad_options(lab: Pki, tmp_path: Path) -> None:
     for bad, words in [
         (replace(good, ciphers="NOSUCHCIPHER"), "ciphers 'NOSUCHCIPHER': no cipher match"),
         (replace(good, ciphers="TLS_AES_128_GCM_SHA256"), "no cipher match"),
-        (replace(good, certificate=missing), f"certificate {missing}: "),
-        (replace(good, certificate=str(garbage)), f"certificate {garbage}: "),
-        (replace(good, key=missing), f"key {missing}: no such file"),
-        (replace(good, key=str(encrypted)), f"key {encrypted}: the key is encrypted"),
-        (replace(good, key=lab.client.key_file), f"key {lab.client.key_file}: "),
+        (with_files(good, certificate=missing), f"certificate {missing}: "),
+        (with_files(good, certificate=str(garbage)), f"certificate {garbage}: "),
+        (with_files(good, key=missing), f"key {missing}: no such file"),
+        (with_files(good, key=str(encrypted)), f"key {encrypted}: the key is encrypted"),
+        (with_files(good, key=lab.client.key_file), f"key {lab.client.key_file}: "),
         (replace(good, client_ca=missing), f"client CA {missing}: no such file"),
         (replace(good, client_ca=str(garbage)), f"client CA {garbage}: "),
         (replace(good, client_ca=lab.server.key_file), f"client CA {lab.server.key_file}: "),
@@ -753,26 +528,3 @@ def test_a_reset_is_named(lab: Pki) -> None:
 )
 def test_reasons_without_a_connection(error: SSL.Error, words: str) -> None:
     assert reason(error, None) == words
-
-
-# Cost
-
-
-def test_without_a_client_certificate_it_costs_next_to_nothing(lab: Pki) -> None:
-    """The aim is 3 us for the variables; the limit is loose because others use the machine too."""
-    ours, theirs = socket.socketpair()
-    client = Client()
-    with ours, theirs:
-        thread = threading.Thread(target=client.talk, args=(client_context(lab), theirs, None))
-        thread.start()
-        conn = SSL.Connection(build_context(option(lab.server, "", lab.ca.crt)), ours)
-        conn.set_accept_state()
-        conn.do_handshake()
-        number = 2000
-        for action, limit in ((lambda: client_variables(conn, True), 15), (lambda: facts(conn), 60)):
-            micros = min(timeit.repeat(action, number=number, repeat=5)) / number * 1e6
-            print(f"{micros:.2f} us")
-            assert micros < limit
-        conn.shutdown()
-        ours.close()
-        thread.join(SECONDS)

@@ -13,15 +13,18 @@ from typing import Any, cast
 
 import pytest
 
-from uwsgi_tls import worker
+from uwsgi_tls import crowd, worker
 from uwsgi_tls.addresses import TcpAddress
 from uwsgi_tls.backends.report import ReportBackend
 from uwsgi_tls.backends.uwsgi import Policy, UwsgiBackend
 from uwsgi_tls.backends.wsgi import WsgiBackend
 from uwsgi_tls.lounge import Lounge
 from uwsgi_tls.options import Config
-from uwsgi_tls.service import Endpoint, Limits, Service
+from uwsgi_tls.service import Endpoint, Limits, Room, Service
 from uwsgi_tls.worker import Listener, Seat, Task
+
+
+LIMITS = Limits(1, 1, 1, 1, 1, 4096, 100, 0, 1000, connections=2)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +55,14 @@ def test_each_limit_has_its_option() -> None:
         http_max_headers=7,
         limit_post=8,
         post_buffering=9,
+        http_body_max_time=10,
+        http_body_min_rate=11,
+        http_write_min_rate=12,
+        max_requests_per_connection=13,
+        https_max_handshakes=14,
+        connections_per_client=15,
     )
-    assert worker._limits(config) == Limits(
+    assert worker._limits(config, connections=16) == Limits(
         handshake=1,
         headers=2,
         body=3,
@@ -64,7 +73,34 @@ def test_each_limit_has_its_option() -> None:
         body_bytes=8,
         memory_bytes=9,
         room=config.http_timeout,
+        body_time=10,
+        body_rate=11,
+        write_rate=12,
+        requests=13,
+        handshakes=14,
+        per_client=15,
+        connections=16,
     )
+
+
+@pytest.mark.parametrize(("to_a_backend", "each"), [(False, 2), (True, 3)])
+def test_descriptors_limit_connections(
+    to_a_backend: bool, each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request may need one for its file and one for its backend; who set a number hears that it is less."""
+    said = list[str]()
+    monkeypatch.setattr(worker, "line", said.append)
+    monkeypatch.setattr(worker, "resource", SimpleNamespace(getrlimit=lambda which: (300, 300), RLIMIT_NOFILE=0))
+    monkeypatch.setattr(os, "listdir", lambda path: ["1"] * 30)
+    http_to = (TcpAddress("127.0.0.1", 1),) if to_a_backend else ()
+    assert worker._room_for_connections(Config(http_to=http_to)) == 270 // each
+    assert worker._room_for_connections(Config(http_to=http_to, worker_connections=50)) == 50
+    assert said == []
+    origins = {"worker-connections": "the command line"}
+    worker._room_for_connections(Config(http_to=http_to, worker_connections=1000, origins=origins))
+    assert said == [f"the limit of descriptors (RLIMIT_NOFILE) allows {270 // each} connections, not 1000"]
+    monkeypatch.setattr(os, "listdir", lambda path: ["1"] * 300)
+    assert worker._room_for_connections(Config(http_to=http_to)) == 1
 
 
 def task(config: Config, listeners: list[Listener] | None = None) -> Task:
@@ -136,22 +172,25 @@ class Full:
 )
 def test_accepting_where_it_fails(codes: list[int], rests: int, accepts: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """It rests instead of asking again at once, says so, and never ends."""
-    said, slept = list[str](), list[float]()
-    monkeypatch.setattr(worker, "line", said.append)
-    monkeypatch.setattr(time, "sleep", slept.append)
+    said = list[str]()
+    monkeypatch.setattr(crowd, "line", said.append)
     ours, theirs = socket.socketpair()
     read, write = os.pipe()
     with Full(*codes) as full, ours, theirs:
         listener = Listener(cast(Any, full), cast(Endpoint, None), socket.AF_INET)
-        service = cast(Service, SimpleNamespace())
+        service = Service(LIMITS, Lounge(1), ReportBackend(), Room(1), export_cert=False, worker=1, pid=1)
         acceptor = worker._Acceptor(task(Config(), [listener]), Seat(1, 1, ours), service, (read, write))
         acceptor._accept(listener)
-        assert (len(slept), full.accepts) == (rests, accepts)
+        assert (acceptor._rests, full.accepts) == (bool(rests), accepts)
         assert len(said) == rests
         full.codes = codes * 5
         for _ in codes * 5:
+            began = time.monotonic()
+            acceptor._wait()
+            assert time.monotonic() - began >= worker.REST_SECONDS / 2
+            assert not acceptor._rests
             acceptor._accept(listener)
-        assert len(slept) == rests * 6
+            assert acceptor._rests
         assert len(said) == rests  # not ten times a second
     os.close(read)
     os.close(write)

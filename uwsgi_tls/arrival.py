@@ -13,6 +13,7 @@ from ipaddress import ip_address
 
 from uwsgi_tls import hello, proxy_protocol
 from uwsgi_tls.connection import Connection
+from uwsgi_tls.crowd import SETTLED_SECONDS
 from uwsgi_tls.farewell import Farewell
 from uwsgi_tls.lounge import GONE, HANGUP_ONLY, READ
 from uwsgi_tls.service import Endpoint, Service
@@ -26,20 +27,36 @@ PLAIN_HTTP_ANSWER = (
 class Arrival:
     """An accepted socket that waits in the lounge for its client's first words."""
 
-    __slots__ = ("_endpoint", "_fd", "_low_water", "_peer", "_service", "_sock", "_step", "armed", "deadline")
+    __slots__ = (
+        "_admitted",
+        "_endpoint",
+        "_low_water",
+        "_peer",
+        "_service",
+        "_sock",
+        "_step",
+        "armed",
+        "deadline",
+        "fd",
+        "idle_from",
+    )
 
     def __init__(self, service: Service, endpoint: Endpoint, sock: RawSocket, peer: tuple[str, str]) -> None:
         """`peer` is the address and port, as REMOTE_ADDR and REMOTE_PORT have them."""
         self.deadline = service.lounge.now + service.limits.handshake
+        self.idle_from = service.lounge.now + SETTLED_SECONDS
         self.armed = 0
+        self.fd = sock.fileno()
         self._service = service
         self._endpoint = endpoint
         self._sock = sock
-        self._fd = sock.fileno()
         self._peer = peer
+        self._admitted: bool | None = None  # as Crowd.admit says; None: it was not asked, or another has its word
         self._low_water = 0  # bytes, where it was raised
-        self._step: Callable[[int], None] = self._hello if service.trusted is None else self._proxy_header
-        service.guests.add(self)
+        self._step: Callable[[int], None] = self._proxy_header
+        if service.trusted is None:
+            self._is_from(peer)
+        service.crowd.arrived(self)
         try:
             self._park()
         except OSError as error:  # epoll has no room for it
@@ -60,6 +77,10 @@ class Arrival:
         """The worker drains: a client that has said nothing yet is kept until `when` at most."""
         self.deadline = min(self.deadline, when)
 
+    def give_way(self) -> None:
+        """To newer ones: it has not said enough in its time."""
+        self._close()
+
     # The steps.
 
     def _proxy_header(self, events: int) -> None:
@@ -79,9 +100,14 @@ class Arrival:
             return self._turn_away("its first bytes are no valid PROXY header")
         self._sock.recv(seen.length)
         self._restore_low_water()
-        self._peer = seen.source or self._peer
-        self._step = self._hello
+        self._is_from(seen.source or self._peer)
         return self._hello(events)
+
+    def _is_from(self, peer: tuple[str, str]) -> None:
+        """Whose connection it is, is known now."""
+        self._peer = peer
+        self._admitted = self._service.crowd.admit(peer[0])
+        self._step = self._hello
 
     def _hello(self, events: int) -> None:
         data = self._peek(hello.HELLO_BYTES)
@@ -94,19 +120,21 @@ class Arrival:
                 return self._begin()
             return self._want(seen.bytes_total, events)
         if isinstance(seen, hello.Hello):
-            return self._begin()
+            return self._begin(seen.sni)
         if seen.kind == "http":
             return self._answer_plain_http()
         return self._turn_away("what was sent is not TLS")
 
-    def _begin(self) -> None:
+    def _begin(self, sni: str = "") -> None:
         """The ClientHello is whole: TLS begins, with a connection that has this place in the lounge."""
         self._restore_low_water()
         service = self._service
-        connection = Connection(service, self._endpoint, self._sock, self._peer)
+        connection = Connection(service, self._endpoint, self._sock, self._peer, admitted=self._admitted is not False)
+        connection.sni = sni
         connection.armed = self.armed
         connection.deadline = self.deadline
-        self._leave()
+        self._step, self._admitted = _over, None
+        service.crowd.follows(self, connection)
         try:
             connection.ready(0)
         except BaseException:  # as in Lounge.serve, which still has us for the owner
@@ -119,8 +147,10 @@ class Arrival:
             self._sock.send(PLAIN_HTTP_ANSWER)
         except OSError:
             return self._close()
-        Farewell(self._service, self._sock, self._fd, self.armed)
-        return self._leave()
+        self._leave()
+        farewell = Farewell(self._service, self._sock, self.fd, self.armed)
+        self._service.crowd.follows(self, farewell)
+        return farewell.begin()
 
     def _turn_away(self, why: str) -> None:
         self._complain(why)
@@ -152,17 +182,21 @@ class Arrival:
             self._low_water = 0
 
     def _park(self) -> None:
-        self._service.lounge.park(self._fd, self, READ)
+        self._service.lounge.park(self.fd, self, READ)
 
     def _leave(self) -> None:
-        """The socket is another's now."""
+        """Its handshake will not come. The socket is still open, so that its number is nobody else's."""
         self._step = _over
-        self._service.left(self)
+        self._service.crowd.handshake_over(self.fd)
+        admitted, self._admitted = self._admitted, None
+        if admitted:
+            self._service.crowd.dismiss(self._peer[0])
 
     def _close(self) -> None:
-        self._service.lounge.forget(self._fd, self)
-        self._sock.close()
         self._leave()
+        self._service.lounge.forget(self.fd, self)
+        self._sock.close()
+        self._service.crowd.left(self)
 
     def _complain(self, text: str) -> None:
         self._service.complain(f"{text} (client {self._peer[0]}, {self._endpoint.name})")

@@ -1,15 +1,17 @@
-"""The files of an https option, examined before they are used: certificate chain, private key, client CAs.
+"""The files of a site, examined before they are used: certificate chains, private keys, client CAs.
 
 uWSGI says "unable to assign key" for four different causes (core/ssl.c); here each has its own words. The private key
-passes through here as bytes that are wiped after use; it is never text, never logged, and no passphrase is asked for.
-Files are PEM (RFC 7468); tls.py builds the context from what has been found good here.
+passes through here as bytes that are wiped after use; it is never text and never logged.
+Files are PEM (RFC 7468). No other module opens them: tls.py builds the context from what has been found good here.
 """
 
+import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from OpenSSL import crypto
 
 from uwsgi_tls.errors import ConfigError
-from uwsgi_tls.https_option import HttpsListener
+from uwsgi_tls.https_option import Site
 
 if TYPE_CHECKING:  # names that Debian 12's cryptography has not
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
@@ -39,50 +41,63 @@ class BadFile(Exception):
     """A file that cannot be used; its text is the cause and names the file."""
 
 
+class Unreadable(BadFile):
+    """There may be nothing wrong with it, but we are not the user who may read it."""
+
+
 @dataclass(frozen=True, slots=True)
 class CertificateInfo:
-    """What the files of one https option hold, for --check and the log."""
+    """What a certificate and its key are, for --check and the log."""
 
+    file: str
     subject: str  # RFC 4514
     names: tuple[str, ...]  # DNS names and IP addresses the certificate is good for
     not_after: datetime  # UTC
     key_kind: str  # "RSA 2048", "EC secp256r1", "Ed25519"
     chain_length: int  # certificates in the file, the server's own included
-    client_cas: int  # 0: no client certificate is asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A certificate of the server with its private key."""
+
+    chain: bytes  # PEM, the server's own certificate first
+    key: "PrivateKeyTypes" = field(repr=False)
+    info: CertificateInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """All that the files of a site hold: what tls.py needs to make a context."""
+
+    credentials: tuple[Credential, ...]
+    client_cas: bytes  # PEM; b"": no client certificate is asked for
+    crls: bytes  # PEM
     warnings: tuple[str, ...]  # one line each
 
 
-def verify_files(option: HttpsListener) -> CertificateInfo:
-    """Read and compare the files of an https option. Raises ConfigError with the cause and the file."""
+Read = Callable[[str, str], bytearray]
+Passphrases = Callable[[str], Iterable[bytes]]  # what may open the key in a file
+
+
+def open_file(path: str) -> int:
+    """A descriptor for reading. Raises OSError."""
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # opening a FIFO would wait for a writer
+
+
+def read_file(path: str, what: str, opened: Callable[[str], int] = open_file) -> bytearray:
+    """The bytes of a regular file of at most FILE_BYTES_MAX bytes, which `opened` opens.
+
+    Raises BadFile, naming it as `what` and path; Unreadable where we may not read it.
+    """
     try:
-        return _verify(option)
-    except BadFile as error:
-        raise ConfigError(option.option, option.text, str(error), option.where) from None
-
-
-def private_key(path: str) -> "PrivateKeyTypes":
-    """The private key in a PEM file, which may hold certificates too. The bytes read are wiped. Raises BadFile."""
-    data = read_file(path, "key")
-    try:
-        return _load_key(path, data)
-    finally:
-        _wipe(data)
-
-
-def read_file(path: str, what: str) -> bytearray:
-    """The bytes of a regular file of at most FILE_BYTES_MAX bytes. Raises BadFile, naming it as `what` and path."""
-    try:
-        # O_NONBLOCK: opening a FIFO would wait for a writer.
-        with open(path, "rb", buffering=0, opener=lambda p, flags: os.open(p, flags | os.O_NONBLOCK)) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise BadFile(f"{what} {path}: is not a regular file")
-            if status.st_size > FILE_BYTES_MAX:
-                raise BadFile(f"{what} {path}: has more than {FILE_BYTES_MAX} bytes")
-            data = bytearray(status.st_size)  # read in place, so that no copy of a key is left behind
-            del data[file.readinto(data) :]
-    except PermissionError:
-        raise BadFile(f"{what} {path}: permission denied (read as uid {os.geteuid()})") from None
+        fd = opened(path)
+        try:
+            data = _content(fd, f"{what} {path}")
+        finally:
+            os.close(fd)
+    except PermissionError as error:
+        raise Unreadable(f"{what} {path}: {_refusal(error)} (read as uid {os.geteuid()})") from None
     except FileNotFoundError:
         place = "" if os.path.isabs(path) else f" (in {os.getcwd()})"
         raise BadFile(f"{what} {path}: no such file{place}") from None
@@ -95,40 +110,115 @@ def read_file(path: str, what: str) -> bytearray:
     return data
 
 
+def _content(fd: int, name: str) -> bytearray:
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode):
+        raise BadFile(f"{name}: is {'a directory' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}")
+    if status.st_size > FILE_BYTES_MAX:
+        raise BadFile(f"{name}: has more than {FILE_BYTES_MAX} bytes")
+    data = bytearray(status.st_size)  # read in place, so that no copy of a key is left behind
+    del data[os.readv(fd, [data]) :]
+    return data
+
+
+def _refusal(error: PermissionError) -> str:
+    """EACCES (13) is the usual one; with EPERM the monitor says why it does not open a file."""
+    return "permission denied" if error.errno == errno.EACCES else str(error.strerror)
+
+
+def no_passphrases(key: str) -> Iterable[bytes]:
+    """None for any key."""
+    return ()
+
+
+def load(site: Site, read: Read = read_file, passphrases: Passphrases = no_passphrases) -> Material:
+    """Read and compare the files of a site. `read` takes a path and what it is, returns its bytes, raises BadFile.
+
+    Raises ConfigError with the cause and the file, and as its __cause__ the BadFile. The bytes that `read` returned are
+    wiped.
+    """
+    try:
+        return _load(site, read, passphrases)
+    except BadFile as error:
+        raise ConfigError(site.option, site.text, str(error), site.where) from error
+
+
 def _wipe(data: bytearray) -> None:
     data[:] = bytes(len(data))
 
 
-def _verify(option: HttpsListener) -> CertificateInfo:
-    chain = _readable(option.certificate, _certificates(option.certificate, "certificate"))
-    leaf = chain[0]
-    key = private_key(option.key)
-    _check_match(option, chain, key.public_key())
-    kind = _key_kind(option.key, key)
-    warnings = [*_validity_warnings(option.certificate, leaf), *_mode_warnings(option.key)]
-    client_cas = 0
-    if option.client_ca:
-        authorities = _certificates(option.client_ca, "client CA")
-        client_cas = len(authorities)
-        for number, authority in enumerate(authorities, 1):
-            if authority.has_expired():
-                warnings.append(f"client CA {option.client_ca}: certificate {number} of {client_cas} has expired")
-    elif option.client_required:
+def _load(site: Site, read: Read, passphrases: Passphrases) -> Material:
+    warnings: list[str] = []
+    credentials = tuple(
+        _credential(certificate, key, read, passphrases, warnings) for certificate, key in site.certificates
+    )
+    _check_kinds(credentials)
+    client_cas = b""
+    if site.client_ca:
+        client_cas = _client_cas(site.client_ca, read, warnings)
+    elif site.client_required:
         raise BadFile("a client certificate is required, but no client CA is given")
-    return CertificateInfo(
-        subject=leaf.subject.rfc4514_string(),
-        names=_names(leaf),
-        not_after=_not_after(leaf),
-        key_kind=kind,
-        chain_length=len(chain),
-        client_cas=client_cas,
-        warnings=tuple(warnings),
+    return Material(credentials, client_cas, b"", tuple(warnings))
+
+
+def _credential(
+    certificate: str, key_file: str, read: Read, passphrases: Passphrases, warnings: list[str]
+) -> Credential:
+    certificates = _certificates(certificate, "certificate", read)
+    chain = _readable(certificate, certificates)
+    key = _private_key(key_file, read, passphrases)
+    _check_match(certificate, key_file, chain, key.public_key())
+    kind = _key_kind(key_file, key)
+    leaf = chain[0]
+    warnings += [*_validity_warnings(certificate, leaf), *_mode_warnings(key_file)]
+    return Credential(
+        chain=_pem(certificates),
+        key=key,
+        info=CertificateInfo(
+            file=certificate,
+            subject=leaf.subject.rfc4514_string(),
+            names=_names(leaf),
+            not_after=_not_after(leaf),
+            key_kind=kind,
+            chain_length=len(chain),
+        ),
     )
 
 
-def _certificates(path: str, what: str) -> list[crypto.X509]:
+def _check_kinds(credentials: Sequence[Credential]) -> None:
+    """That no two keys are of one kind: OpenSSL keeps one certificate of each, SSL_CTX_use_certificate(3)."""
+    seen: dict[str, str] = {}
+    for each in credentials:
+        file, kind = each.info.file, each.info.key_kind.split()[0]
+        if kind in seen:
+            raise BadFile(f"certificate {file}: its key is {kind}, as that of {seen[kind]}; give one of a kind")
+        seen[kind] = file
+
+
+def _client_cas(path: str, read: Read, warnings: list[str]) -> bytes:
+    authorities = _certificates(path, "client CA", read)
+    for number, authority in enumerate(authorities, 1):
+        if authority.has_expired():
+            warnings.append(f"client CA {path}: certificate {number} of {len(authorities)} has expired")
+    return _pem(authorities)
+
+
+def _private_key(path: str, read: Read, passphrases: Passphrases) -> "PrivateKeyTypes":
+    """The private key in a PEM file, which may hold certificates too. The bytes read are wiped. Raises BadFile."""
+    data = read(path, "key")
+    try:
+        return _load_key(path, data, passphrases)
+    finally:
+        _wipe(data)
+
+
+def _pem(certificates: Sequence[crypto.X509]) -> bytes:
+    return b"".join(crypto.dump_certificate(crypto.FILETYPE_PEM, each) for each in certificates)
+
+
+def _certificates(path: str, what: str, read: Read) -> list[crypto.X509]:
     """All certificates of a PEM file, as OpenSSL reads them. Raises BadFile if there is none, or one is damaged."""
-    data = read_file(path, what)
+    data = read(path, what)
     try:
         blocks = [bytes(block.group()) for block in _CERTIFICATE.finditer(data)]
         if not blocks:
@@ -166,7 +256,7 @@ def _instead(data: bytearray, wanted: str) -> str:
     return "is not PEM"
 
 
-def _load_key(path: str, data: bytearray) -> "PrivateKeyTypes":
+def _load_key(path: str, data: bytearray, passphrases: Passphrases) -> "PrivateKeyTypes":
     block = _PRIVATE_KEY.search(data)
     if block is None:
         raise BadFile(f"key {path}: {_instead(data, 'private key')}")
@@ -176,7 +266,7 @@ def _load_key(path: str, data: bytearray) -> "PrivateKeyTypes":
     pem = data[block.start() : block.end()]
     try:
         if kind == b"ENCRYPTED " or b"Proc-Type: 4,ENCRYPTED" in pem:  # PKCS#8, or RFC 1421's header
-            raise BadFile(f"key {path}: the key is encrypted; openssl pkey -in KEY -out NEW takes the passphrase off")
+            return _decrypt(path, pem, passphrases)
         return serialization.load_pem_private_key(pem, password=None)
     except (TypeError, ValueError, UnsupportedAlgorithm):
         raise BadFile(f"key {path}: the private key is damaged or of an unknown kind") from None
@@ -184,16 +274,29 @@ def _load_key(path: str, data: bytearray) -> "PrivateKeyTypes":
         _wipe(pem)
 
 
-def _check_match(option: HttpsListener, chain: list[x509.Certificate], key: "PublicKeyTypes") -> None:
+def _decrypt(path: str, pem: bytearray, passphrases: Passphrases) -> "PrivateKeyTypes":
+    tried = False
+    for passphrase in passphrases(path):
+        tried = True
+        try:
+            return serialization.load_pem_private_key(pem, password=passphrase)
+        except (TypeError, ValueError):
+            continue
+    if tried:
+        raise BadFile(f"key {path}: no passphrase opens it")
+    raise BadFile(f"key {path}: the key is encrypted; its passphrase is given by ssl-key-password-file or -command")
+
+
+def _check_match(certificate: str, key_file: str, chain: list[x509.Certificate], key: "PublicKeyTypes") -> None:
     wanted = _spki(key)
-    matches = [_spki(certificate.public_key()) == wanted for certificate in chain]
+    matches = [_spki(each.public_key()) == wanted for each in chain]
     if matches[0]:
         return
     if any(matches):
         cause = f"certificate {matches.index(True) + 1} of {len(chain)} matches it; the server's own must stand first"
     else:
         cause = "it is the key of another certificate"
-    raise BadFile(f"key {option.key}: does not match certificate {option.certificate}: {cause}")
+    raise BadFile(f"key {key_file}: does not match certificate {certificate}: {cause}")
 
 
 def _spki(key: "PublicKeyTypes") -> bytes:
@@ -252,7 +355,9 @@ def _validity_warnings(path: str, certificate: x509.Certificate) -> Iterator[str
 
 
 def _mode_warnings(path: str) -> Iterator[str]:
-    mode = stat.S_IMODE(os.stat(path).st_mode)
+    mode = 0
+    with suppress(OSError):  # a directory that only root may enter: its files are out of reach of others anyway
+        mode = stat.S_IMODE(os.stat(path).st_mode)
     if mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
         who = "writable by others" if mode & (stat.S_IWOTH | stat.S_IWGRP) else "readable by every user"
         yield f"key {path}: is {who} (mode {mode:04o}); chmod 600"

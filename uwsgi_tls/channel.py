@@ -7,19 +7,22 @@ broken ones, SSL_shutdown(3).
 """
 
 from _socket import socket as RawSocket
+from collections.abc import Sequence
 
 from OpenSSL import SSL
 
-from uwsgi_tls import tls
-from uwsgi_tls.gone import Gone
+from uwsgi_tls import peer, tls
+from uwsgi_tls.client_allow import Rule
+from uwsgi_tls.gone import Ended, Gone
 from uwsgi_tls.lounge import READ, WRITE
 
 
 class Channel:
-    __slots__ = ("_tls", "want")
+    __slots__ = ("_said", "_tls", "want")
 
     def __init__(self, context: SSL.Context, sock: RawSocket) -> None:
         self.want = READ
+        self._said = False  # that nothing more comes from us
         self._tls = tls.server_connection(context, sock)
 
     def handshake(self) -> bool:
@@ -45,7 +48,7 @@ class Channel:
         except SSL.WantWriteError:
             self.want = WRITE
         except SSL.ZeroReturnError:
-            raise Gone("the client closed the connection") from None
+            raise Ended("the client closed the connection") from None
         except SSL.Error as error:
             raise Gone(tls.reason(error, self._tls)) from None
         return b""
@@ -76,18 +79,22 @@ class Channel:
         return sent
 
     def shutdown(self) -> None:
-        """Tells the client that nothing more comes (close_notify). Raises Gone."""
+        """Tells the client, once, that nothing more comes (close_notify). Raises Gone."""
+        if self._said:  # a second call would wait for the client's, SSL_shutdown(3)
+            return
+        self._said = True
         try:
             self._tls.shutdown()
         except SSL.Error as error:
             raise Gone(tls.reason(error, self._tls)) from None
 
-    def client_variables(self, export_cert: bool) -> tuple[tuple[str, str], ...]:
-        """What the handshake proved, as CGI variables. Raises Gone where a session has outlived its certificate."""
-        if tls.outlived(self._tls):
-            raise Gone("its session is older than the end of its certificate")
-        return tls.client_variables(self._tls, export_cert)
+    def client_variables(self, sni: str, export_cert: bool, rules: Sequence[Rule]) -> peer.Variables:
+        """What the handshake proved, as CGI variables. Raises Gone where it did not prove enough to stay."""
+        objection = peer.objection(self._tls, rules)
+        if objection:
+            raise Gone(objection)
+        return peer.client_variables(self._tls, sni, export_cert)
 
-    def facts(self) -> tls.TlsFacts:
+    def facts(self, sni: str) -> peer.TlsFacts:
         """What was negotiated, for the built-in page."""
-        return tls.facts(self._tls)
+        return peer.facts(self._tls, sni)

@@ -23,24 +23,24 @@ def run(config: Config) -> int:
     privileges.preload()
     report: list[str] = []
     identity = privileges.resolve(config.uid, config.gid, config.add_gid, config.strict, report.append)
-    master.check_paths(config)
+    master.check_paths(config, identity)
     nodes = [node(address) for address in config.http_to]
+    fallback = [node(address, "http-fallback") for address in config.http_fallback]
     AccessLog(config.log_format, config.log_json)
     report += listeners.check_all(config)
     for option in config.listeners:
-        info = certificates.verify_files(option)
-        tls.build_context(option)
-        report.append(
-            f"certificate {option.certificate}: {info.subject}, {info.key_kind}, until {info.not_after:%Y-%m-%d}"
-        )
-        report += [f"warning: {warning}" for warning in info.warnings]
+        material = certificates.load(option)
+        tls.build_context(option, material, str(option.address))
+        for info in (each.info for each in material.credentials):
+            report.append(f"certificate {info.file}: {info.subject}, {info.key_kind}, until {info.not_after:%Y-%m-%d}")
+        report += [f"warning: {warning}" for warning in material.warnings]
         if option.client_ca:
             report.append(
                 f"client certificates: {'required' if option.client_required else 'asked for'}, CA {option.client_ca}"
             )
     report.append(_whom(identity))
     report.append(f"{config.processes} worker processes of {config.threads} threads")
-    report.append(_where(config, [each.name for each in nodes]))
+    report.append(_where(config, [each.name for each in nodes], [each.name for each in fallback]))
     report += [f"warning: {warning}" for warning in config.warnings]
     if config.ignored:
         report.append(ignored.describe(config.ignored))
@@ -59,9 +59,11 @@ def _whom(identity: Identity | None) -> str:
     return f"becomes {identity.user}: uid {identity.uid}, gid {identity.gid}, groups {list(identity.groups)}"
 
 
-def _where(config: Config, nodes: list[str]) -> str:
+def _where(config: Config, nodes: list[str], fallback: list[str]) -> str:
     if nodes:
-        return f"requests go to {', '.join(nodes)} (uwsgi protocol)"
+        protocol = "HTTP/1.1" if config.http_backend_http else "uwsgi protocol"
+        else_to = f", else to {', '.join(fallback)}" if fallback else ""
+        return f"requests go to {', '.join(nodes)}{else_to} ({protocol})"
     if config.wsgi_file or config.module:
         return f"requests go to the WSGI application {config.wsgi_file or config.module}"
     return "requests go to the built-in page"

@@ -1,4 +1,4 @@
-"""argv in, exit status out: help, versions, --check, or the server itself.
+"""argv in, exit status out: help, versions, --check, the command pki, or the server itself.
 
 Exit statuses are uWSGI's: 0 after a clean stop, 1 for a configuration that cannot be served, 22 for an application
 that does not load (the master says that one). A ConfigError is one line on standard error, never a traceback.
@@ -24,6 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with the arguments argv (sys.argv if None) and return its exit status."""
     words = sys.argv[1:] if argv is None else argv
     try:
+        if words and words[0] == "pki":
+            from uwsgi_tls import pki
+
+            return pki.run(words[1:])
+        if words and words[0] in ("reload", "stop"):
+            from uwsgi_tls import control
+
+            return control.run(words)
         line = config.read_command_line(words)
         if line.asks("help"):
             columns = shutil.get_terminal_size().columns

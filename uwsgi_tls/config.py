@@ -262,7 +262,23 @@ def _warnings(values: Mapping[str, Any], strangers: Sequence[Setting]) -> tuple[
         warnings.append(f"environment variables without effect, as no option has their name: {names}")
     if "callable" in values and not ("module" in values or "wsgi_file" in values):
         warnings.append("callable has no effect without module or wsgi-file")
+    warnings += _about_backends(values)
     return tuple(warnings)
+
+
+def _about_backends(values: Mapping[str, Any]) -> list[str]:
+    """What is said about backends and reaches none."""
+    if "http_to" not in values:
+        names = ("http_fallback", "http_backend_http", "http_websockets")
+        return [f"{name.replace('_', '-')} has no effect without http-to" for name in names if values.get(name)]
+    if not values.get("http_backend_http"):
+        return []
+    names = ("http_var", "http_modifier1", "http_modifier2")
+    return [
+        f"{name.replace('_', '-')} is of the uwsgi protocol: no effect with http-backend-http"
+        for name in names
+        if values.get(name)
+    ]
 
 
 def _check(config: Config) -> None:

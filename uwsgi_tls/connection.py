@@ -8,6 +8,7 @@ blocks. TLS itself is the channel's.
 import traceback
 from _socket import socket as RawSocket  # without the wrapper's work: a connection needs none of it
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from uwsgi_tls import http
 from uwsgi_tls.channel import Channel
@@ -18,8 +19,12 @@ from uwsgi_tls.intake import Intake
 from uwsgi_tls.lounge import GONE, HANGUP_ONLY, NEVER, READ
 from uwsgi_tls.service import Endpoint, Service
 
+if TYPE_CHECKING:
+    from uwsgi_tls.tunnel import Tunnel
+
 READS_PER_TURN = 16  # then other connections have their turn
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+NO_LIMIT = 2**63
 
 
 def _over(events: int) -> None:
@@ -28,9 +33,10 @@ def _over(events: int) -> None:
 
 class Connection:
     __slots__ = (
+        "_admitted",
         "_channel",
-        "_idle",
         "_intake",
+        "_requests_left",
         "_seen",
         "armed",
         "buffer",
@@ -39,18 +45,25 @@ class Connection:
         "endpoint",
         "exchange",
         "fd",
+        "idle_from",
         "peer",
         "service",
+        "sni",
         "sock",
         "step",
+        "tunnel",
         "variables",
     )
 
-    def __init__(self, service: Service, endpoint: Endpoint, sock: RawSocket, peer: tuple[str, str]) -> None:
+    def __init__(
+        self, service: Service, endpoint: Endpoint, sock: RawSocket, peer: tuple[str, str], admitted: bool = True
+    ) -> None:
+        """`admitted`: it counts among those of its client, and may bring requests; Crowd.admit."""
         self.service = service
         self.endpoint = endpoint
         self.sock = sock
         self.fd = sock.fileno()
+        self.sni = ""  # the name that the ClientHello asked for, as far as that has been read
         self.peer = peer  # address and port, as REMOTE_ADDR and REMOTE_PORT have them
         self.deadline = service.lounge.now + service.limits.handshake
         self.armed = 0
@@ -58,12 +71,14 @@ class Connection:
         self.step: Callable[[int], None] = self._more_handshake
         self.buffer = b""  # what has come and belongs to no request yet
         self.exchange: Exchange | None = None  # the request under way
+        self.tunnel: Tunnel | None = None  # what that has become
         self.variables: tuple[tuple[str, str], ...] = ()  # those of every request of this connection
         self._channel: Channel | None = Channel(endpoint.context, sock)
         self._intake: Intake | None = None
-        self._idle = False
+        self.idle_from = NEVER
+        self._admitted = admitted
+        self._requests_left = (service.limits.requests or NO_LIMIT) if admitted else 0
         self._seen = 0  # bytes of the buffer that are known to hold no whole head
-        service.guests.add(self)
 
     # What the lounge calls: the caller owns the connection.
 
@@ -82,9 +97,12 @@ class Connection:
     def _time_out(self) -> None:
         """The deadline has passed: a client that owes the rest of a request is told so, any other is just left."""
         exchange = self.exchange
+        if self.tunnel is not None:
+            return self.tunnel.time_out()
         if self.step == self._more_body or (self.step == self._more_head and self.buffer):
             self._refuse(http.BadRequest(408, "the request did not come in time"))
         elif exchange is not None and self.step == self._while_answered:
+            self.service.room.forget(exchange)
             self._refuse(http.BadRequest(503, "no application thread was free in time"))
         elif exchange is not None:
             exchange.client_gone()
@@ -108,7 +126,7 @@ class Connection:
         try:
             if not channel.handshake():
                 return self._park(channel.want)
-            identity = channel.client_variables(self.service.export_cert)
+            identity = channel.client_variables(self.sni, self.service.export_cert, self.endpoint.client_allow)
         except Gone as gone:
             self._complain(f"TLS handshake failed: {gone}")
             # The alert that tells the client why is on its way; closing with unread bytes would overtake it by a reset.
@@ -120,7 +138,9 @@ class Connection:
             ("REMOTE_ADDR", self.peer[0]),
             ("REMOTE_PORT", self.peer[1]),
         )
+        self.service.crowd.handshake_over(self.fd)
         self.step = self._more_head
+        self.idle_from = self.service.lounge.now
         self.deadline = self.service.lounge.now + self.service.limits.headers
         # The request often comes with the client's last handshake message.
         return self._more_head(0)
@@ -129,8 +149,8 @@ class Connection:
         data = self._read()
         if data is None:
             return
-        if self._idle:
-            self._idle = False
+        if self.idle_from != NEVER:
+            self.idle_from = NEVER
             self.deadline = self.service.lounge.now + self.service.limits.headers
         self.buffer = self.buffer + data if self.buffer else data
         self._serve()
@@ -142,13 +162,13 @@ class Connection:
             data = self._read()
             if data is None:
                 return
-            self.deadline = self.service.lounge.now + self.service.limits.body
             try:
-                whole = intake.feed(data)
+                whole = intake.feed(data, self.service.lounge.now)
             except http.BadRequest as bad:
                 return self._refuse(bad)
             if whole:
                 return self._body_is_whole(intake)
+            self.deadline = intake.deadline
         self._park(READ)
 
     def _body_is_whole(self, intake: Intake) -> None:
@@ -195,9 +215,9 @@ class Connection:
         limits = self.service.limits
         if not self.buffer:
             # Between two requests; a server that is leaving waits a moment for one that may be on its way.
-            self._idle = True
             self.step = self._more_head
-            self.deadline = self.service.lounge.now + (LINGER_SECONDS if self.service.draining else limits.keepalive)
+            self.idle_from = now = self.service.lounge.now
+            self.deadline = now + (LINGER_SECONDS if self.service.draining else limits.keepalive)
             self._park(READ)
             return None
         end = http.head_end(self.buffer, limits.head_bytes, self._seen)
@@ -205,7 +225,6 @@ class Connection:
             self._seen = len(self.buffer)
             if self.step != self._more_head:
                 self.step = self._more_head
-                self._idle = False
                 self.deadline = self.service.lounge.now + limits.headers
             self._park(READ)
             return None
@@ -213,6 +232,11 @@ class Connection:
         head = http.parse_head(self.buffer[:end], limits.max_headers)
         self.buffer = self.buffer[end:]
         self.exchange = exchange = Exchange(self, head)
+        self._requests_left -= 1
+        if self._requests_left <= 0:
+            if self._requests_left < 0:  # it had none from the beginning: after its last a connection ends
+                raise http.BadRequest(429, "its client has connections-per-client connections already")
+            exchange.keep_alive = False
         if head.content_length and not self._begin_body(exchange, head):
             return None
         self.deadline = NEVER
@@ -221,18 +245,18 @@ class Connection:
 
     def _begin_body(self, exchange: Exchange, head: http.RequestHead) -> bool:
         """Whether the whole body is there already; if not, the connection is parked until it is."""
-        limits = self.service.limits
-        intake = Intake(head.content_length, limits.body_bytes, limits.memory_bytes)
+        service = self.service
+        intake = Intake(head.content_length, service.limits, service.disk, service.lounge.now)
         exchange.body = intake.body
         first, self.buffer = self.buffer, b""
-        if first and intake.feed(first):
+        if first and intake.feed(first, service.lounge.now):
             self.buffer = intake.rest
             return True
         if head.expect_continue and not first and self.write(CONTINUE) < len(CONTINUE):
             raise Gone("the client does not read")
         self._intake = intake
         self.step = self._more_body
-        self.deadline = self.service.lounge.now + limits.body
+        self.deadline = intake.deadline
         self._park(READ)
         return False
 
@@ -284,11 +308,14 @@ class Connection:
         self.deadline = NEVER
         self._park(READ if len(self.buffer) < self.service.limits.head_bytes else HANGUP_ONLY)
 
-    def wait_to_write(self, step: Callable[[int], None], progress: bool) -> None:
-        """Parks the connection until the client has read some; `step` goes on. Only `progress` buys more time."""
+    def wait_to_write(self, step: Callable[[int], None], progress: bool, latest: float = NEVER) -> None:
+        """Parks the connection until the client has read some; `step` goes on.
+
+        Only `progress` buys more time, and none beyond `latest` (time.monotonic() seconds).
+        """
         self.step = step
         if progress or self.deadline == NEVER:
-            self.deadline = self.service.lounge.now + self.service.limits.write
+            self.deadline = min(self.service.lounge.now + self.service.limits.write, latest)
         self._park(self.channel.want)
 
     def wait_for_room(self) -> None:
@@ -311,8 +338,20 @@ class Connection:
 
     def leave_if_idle(self, when: float) -> None:
         """The worker drains: a client that has nothing under way is kept until `when` at most."""
-        if self._idle:
+        if self.idle_from != NEVER:
             self.deadline = min(self.deadline, when)
+        elif (tunnel := self.tunnel) is not None:
+            tunnel.leave()
+
+    def give_way(self) -> None:
+        """To newer ones: there is no request under way, perhaps not even a handshake that is complete."""
+        try:
+            if self.step == self._more_handshake:
+                self.close()
+            else:
+                self.finish(linger=False)
+        except Gone:
+            self.close()
 
     def finish(self, linger: bool = True) -> None:
         """Ends the connection politely: close_notify, then the TCP end, lingering after a response (RFC 9112, 9.6)."""
@@ -323,15 +362,16 @@ class Connection:
 
     def _linger(self) -> None:
         self._release()
-        Farewell(self.service, self.sock, self.fd, self.armed)
-        self.service.left(self)
+        farewell = Farewell(self.service, self.sock, self.fd, self.armed)
+        self.service.crowd.follows(self, farewell)
+        farewell.begin()
 
     def close(self) -> None:
         if self.closed:
             return
         self._release()
         self.sock.close()
-        self.service.left(self)
+        self.service.crowd.left(self)
 
     def _release(self) -> None:
         """Lets go of all but the socket."""
@@ -342,7 +382,13 @@ class Connection:
             self._intake.body.close()  # no backend has it yet
         if exchange is not None:
             exchange.client_gone()
-        self._channel = None
+            self.service.room.forget(exchange)
+        self._channel = self.tunnel = None
+        crowd = self.service.crowd
+        crowd.handshake_over(self.fd)
+        admitted, self._admitted = self._admitted, False
+        if admitted:
+            crowd.dismiss(self.peer[0])
         self.service.lounge.forget(self.fd, self)
 
     def _park(self, events: int) -> None:

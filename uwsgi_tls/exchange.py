@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from uwsgi_tls import response
+from uwsgi_tls import access, response
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.http import RequestHead
-from uwsgi_tls.logs import AccessRecord
+from uwsgi_tls.pace import Pace
 from uwsgi_tls.sources import File, FileSource, Source
 from uwsgi_tls.spool import Spool
 
@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
 FRONT_BYTES = 65536
 DRAIN_BYTES_PER_TURN = 1 << 20
-STATUS_CLIENT_LEFT = 499  # in the access log, as nginx has it, where there was nobody left to answer
+RETRY_AFTER_SECONDS = "5"  # with a 429 or 503: RFC 6585, 4, and RFC 9110, 15.6.4
 HIGH_WATER_BYTES = 1 << 28  # of a response that waits for its client: a backend's answer is read no further
+STEP_BYTES = 1 << 17  # more than a backend's answer grows by in one step
 EARNING_BYTES = 1 << 26
 FULL_BYTES = HIGH_WATER_BYTES + (1 << 20)  # and an application waits, too
 
@@ -36,17 +37,19 @@ class Exchange:
         "_cut",
         "_ended",
         "_framing",
-        "_head_bytes",
         "_left",
         "_lock",
+        "_pace",
         "_patience",
         "_pending",
         "_room",
         "_source",
         "_taken",
+        "_taken_in_all",
         "body",
         "connection",
         "head",
+        "head_bytes",
         "headers",
         "keep_alive",
         "on_dry",
@@ -68,17 +71,18 @@ class Exchange:
         self.started = time.time()
         self.status = 0
         self.sent = 0  # bytes of the response's body
-        self.headers = 0
+        self.headers = self.head_bytes = 0
         self.variables = self.variables_size = 0
         self.keep_alive = head is not None and head.keep_alive
         self.on_gone: Callable[[], None] | None = None  # a producer wants to know that nobody listens any more
         self.on_dry: Callable[[], None] | None = None  # a producer that shares our thread: the client has caught up
         self._pending = b""  # the response head, until the first block goes with it in one record
-        self._head_bytes = 0
         self._framing = response.CLOSE
         self._left = 0
         self._source: Source | None = None
         self._lock = threading.Lock()
+        self._pace: Pace | None = None  # of a client that has not taken all at once
+        self._taken_in_all = 0  # bytes, since then
         self._room: threading.Condition | None = None  # for a producer that is far ahead of its client
         self._patience = 0.0  # seconds that it still waits
         self._taken = 0  # bytes that the client has taken since its patience was full
@@ -98,12 +102,13 @@ class Exchange:
             minor=head.minor if head is not None else 1,
             keep_alive=self.keep_alive and service.limits.keepalive > 0 and not service.draining,
             date=service.date(),
+            server=service.server,
         )
         self.status = int(status[:3])
         self.keep_alive = framed.keep_alive
         self.headers = framed.head.count(b"\n") - 2
         self._pending = framed.head
-        self._head_bytes = len(framed.head)
+        self.head_bytes = len(framed.head)
         self._framing = framed.body
         self._left = framed.length
 
@@ -196,7 +201,10 @@ class Exchange:
         page = f"{text}\n".encode()
         self._complain(f"{status}: {reason}")
         self._pending, self.sent = b"", 0
-        self.start(text, [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(page)))])
+        headers = [("Content-Type", "text/plain; charset=utf-8"), ("Content-Length", str(len(page)))]
+        if status in (429, 503):
+            headers.append(("Retry-After", RETRY_AFTER_SECONDS))
+        self.start(text, headers)
         self.write(page)
         return self.finish()
 
@@ -233,6 +241,15 @@ class Exchange:
         source = self._source
         return source.size if source is not None else 0
 
+    @property
+    def full(self) -> bool:
+        """Whether a producer that can stop should: its client is far behind, or there is no room for what it lacks.
+
+        `on_dry` tells when it may go on. Who asks before each step is never cut off for want of room.
+        """
+        source = self._source
+        return isinstance(source, Spool) and (source.size > HIGH_WATER_BYTES or not source.has_room(STEP_BYTES))
+
     # The way to the socket.
 
     def _send(self, data: bytes) -> None:
@@ -243,11 +260,12 @@ class Exchange:
             sent = self.connection.write(data)
             if sent == len(data):
                 return
-            spool = Spool(self.connection.service.limits.memory_bytes)
+            service = self.connection.service
+            spool = Spool(service.limits.memory_bytes, service.disk)
             self._append(spool, memoryview(data)[sent:])
             self._source = spool
             # From here on the lounge owns the TLS connection, and we own the end of the spool.
-            self.connection.wait_to_write(self._drain, progress=True)
+            self._park(progress=True)
             return
         with self._lock:
             while self._source is not None and self._source.size > FULL_BYTES:
@@ -283,10 +301,19 @@ class Exchange:
 
     def _append(self, spool: Spool, data: bytes | memoryview) -> None:
         try:
-            spool.append(data)
+            spool.append(data, anyway=self.on_dry is not None)
         except OSError as error:
             self._complain(f"what its client did not take yet could not be stored: {error}")
             raise Gone("no room for the response") from None
+
+    def _park(self, progress: bool) -> None:
+        """Until the client has read some; of what it lets wait it must take so much a second on average."""
+        connection = self.connection
+        limits = connection.service.limits
+        if self._pace is None:
+            self._pace = Pace(connection.service.lounge.now, limits.write, limits.write_rate)
+            self._taken_in_all = 0
+        connection.wait_to_write(self._drain, progress, self._pace.latest(self._taken_in_all))
 
     def _drain(self, events: int) -> None:
         """The client has read some: sends on. A step of the connection."""
@@ -309,10 +336,11 @@ class Exchange:
                 self._earn_patience(taken)
                 self._room.notify()
             if not empty:
-                connection.wait_to_write(self._drain, progress=taken > 0)
+                self._taken_in_all += taken
+                self._park(progress=taken > 0)
                 return False
             source.close()
-            self._source = None
+            self._source = self._pace = None
             ended = self._ended
         if ended:
             self._end()
@@ -342,7 +370,10 @@ class Exchange:
 
     def _end(self) -> None:
         self.over = True
-        self._log()
+        service = self.connection.service
+        service.requests += 1
+        if service.access_log is not None:
+            service.access_log.write(access.record(self))
         if self.body is not None and not self.taken:
             self.body.close()
         source, self._source = self._source, None
@@ -353,35 +384,3 @@ class Exchange:
         head, connection = self.head, self.connection
         what = f"{head.method} {head.target}" if head is not None else "a request"
         connection.service.complain(f"{what} of {connection.peer[0]}: {reason}")
-
-    def _log(self) -> None:
-        service, head = self.connection.service, self.head
-        service.requests += 1
-        if service.access_log is None:
-            return
-        fields = head.fields if head is not None else {}
-        address = self.connection.peer[0]
-        service.access_log.write(
-            AccessRecord(
-                pid=service.pid,
-                worker=service.worker,
-                requests=service.requests,
-                addr=address,
-                user="",
-                vars=self.variables,
-                vars_size=self.variables_size,
-                start=self.started,
-                method=head.method if head is not None else "-",
-                uri=head.target if head is not None else "-",
-                protocol=head.protocol if head is not None else "-",
-                status=self.status or STATUS_CLIENT_LEFT,
-                size=max(0, self.sent - self.waiting()),
-                headers=self.headers,
-                headers_size=self._head_bytes,
-                micros=int((time.time() - self.started) * 1e6),
-                host=head.host if head is not None else "",
-                user_agent=fields.get("HTTP_USER_AGENT", ""),
-                referer=fields.get("HTTP_REFERER", ""),
-                core=0,
-            )
-        )

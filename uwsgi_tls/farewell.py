@@ -7,6 +7,7 @@ The kernel answers bytes that nobody reads with a reset, and a reset destroys wh
 import socket
 from _socket import socket as RawSocket
 
+from uwsgi_tls.crowd import SETTLED_SECONDS
 from uwsgi_tls.lounge import READ
 from uwsgi_tls.service import Service
 
@@ -16,22 +17,24 @@ READS_PER_TURN = 16
 
 
 class Farewell:
-    __slots__ = ("_fd", "_service", "_sock", "armed", "deadline")
+    __slots__ = ("_service", "_sock", "armed", "deadline", "fd", "idle_from")
 
     def __init__(self, service: Service, sock: RawSocket, fd: int, armed: int) -> None:
-        """Takes over a socket that epoll watches for `armed`, and says that we send nothing more."""
+        """Takes over a socket that epoll watches for `armed`; `begin` follows."""
         self.deadline = service.lounge.now + LINGER_SECONDS
+        self.idle_from = service.lounge.now + SETTLED_SECONDS
         self.armed = armed
+        self.fd = fd
         self._service = service
         self._sock = sock
-        self._fd = fd
-        service.guests.add(self)
+
+    def begin(self) -> None:
+        """Says that we send nothing more, and waits for the client to say so."""
         try:
-            sock.shutdown(socket.SHUT_WR)
+            self._sock.shutdown(socket.SHUT_WR)
         except OSError:
-            self._close()
-        else:
-            self.ready(0)
+            return self._close()
+        return self.ready(0)
 
     def ready(self, events: int) -> None:
         try:
@@ -42,7 +45,7 @@ class Farewell:
             pass
         except OSError:
             return self._close()
-        return self._service.lounge.park(self._fd, self, READ)
+        return self._service.lounge.park(self.fd, self, READ)
 
     def expired(self) -> None:
         self._close()
@@ -53,7 +56,10 @@ class Farewell:
     def leave_if_idle(self, when: float) -> None:
         """It is leaving already."""
 
+    def give_way(self) -> None:
+        self._close()
+
     def _close(self) -> None:
-        self._service.lounge.forget(self._fd, self)
+        self._service.lounge.forget(self.fd, self)
         self._sock.close()
-        self._service.left(self)
+        self._service.crowd.left(self)

@@ -19,6 +19,7 @@ WAYS = (
     " UWSGI_NAME=value in the environment. Options marked with * may be repeated. A flag takes a value only as"
     " --name=false."
 )
+COMMANDS = (("pki ...", "make certificates with an authority of your own; uwsgi-tls pki --help"),)
 EXIT_STATUSES = (
     ("0", "a clean stop, or nothing wrong found by --check"),
     ("1", "a configuration, an address or a key that cannot be served"),
@@ -80,7 +81,7 @@ def _help_lines(width: int) -> Iterator[str]:
             yield from _indented(_GROUP_NOTES[group], width, 2)
         for row in _rows_of(group):
             yield from _option_lines(row, width)
-    for title, pairs in (("Exit status", EXIT_STATUSES), ("Signals to the master", SIGNALS)):
+    for title, pairs in (("Commands", COMMANDS), ("Exit status", EXIT_STATUSES), ("Signals to the master", SIGNALS)):
         yield ""
         yield f"{title}:"
         yield from (f"  {name:<12}{meaning}" for name, meaning in pairs)
@@ -142,7 +143,7 @@ def _markdown_lines() -> Iterator[str]:
     yield "## Ini files and placeholders"
     yield ""
     yield from _INI_NOTES.splitlines()
-    for title, pairs in (("Exit status", EXIT_STATUSES), ("Signals to the master", SIGNALS)):
+    for title, pairs in (("Commands", COMMANDS), ("Exit status", EXIT_STATUSES), ("Signals to the master", SIGNALS)):
         yield ""
         yield f"## {title}"
         yield ""

@@ -2,26 +2,42 @@
 
 from uwsgi_tls.chunked import ChunkedDecoder
 from uwsgi_tls.http import BadRequest
-from uwsgi_tls.spool import Spool
+from uwsgi_tls.pace import Pace
+from uwsgi_tls.service import Limits
+from uwsgi_tls.spool import Disk, Spool
 
 
 class Intake:
     """Gathers one body of a known length, or of chunks (RFC 9112, 6)."""
 
-    __slots__ = ("_decoder", "_left", "_limit", "body", "rest")
+    __slots__ = ("_decoder", "_left", "_limit", "_pace", "body", "deadline", "rest")
 
-    def __init__(self, length: int, limit: int, memory: int) -> None:
-        """All in bytes; a `length` below 0 means chunks, a `limit` of 0 none; `memory` is the spool's."""
-        if limit and length > limit:
+    def __init__(self, length: int, limits: Limits, disk: Disk, now: float) -> None:
+        """`length` in bytes, below 0 for chunks; `now` in time.monotonic() seconds. Raises BadRequest."""
+        if limits.body_bytes and length > limits.body_bytes:
             raise BadRequest(413, "the body is larger than limit-post")
-        self.body = Spool(memory)
+        self.body = Spool(limits.memory_bytes, disk)
+        if not self.body.has_room(length):
+            raise BadRequest(503, "its body cannot be stored: spool-limit is reached")
         self.rest = b""  # what came after the body
         self._left = length
-        self._limit = limit
+        self._limit = limits.body_bytes
         self._decoder = ChunkedDecoder() if length < 0 else None
+        self._pace = Pace(now, limits.body, limits.body_rate, limits.body_time)
+        self.deadline = self._pace.deadline(now, 0)
 
-    def feed(self, data: bytes) -> bool:
-        """Adds what has come; True when the body is whole. Raises BadRequest, with 503 where it cannot be stored."""
+    def feed(self, data: bytes, now: float) -> bool:
+        """Adds what has come; True when the body is whole. Raises BadRequest, with 503 where it cannot be stored.
+
+        Only payload buys time, not the frames of chunks.
+        """
+        before = self.body.size
+        whole = self._gather(data)
+        if self.body.size > before:
+            self.deadline = self._pace.deadline(now, self.body.size)
+        return whole
+
+    def _gather(self, data: bytes) -> bool:
         decoder = self._decoder
         if decoder is None:
             self._store(data[: self._left])

@@ -4,21 +4,23 @@ Everything that a configuration can have wrong is found here before the drop and
 follows, the life of the workers, is the supervisor's.
 """
 
+import errno
 import os
 import signal
-from collections.abc import Callable, Sequence
+import tempfile
 
-from uwsgi_tls import certificates, daemon, ignored, listeners, logs, privileges, supervisor, titles, tls
+from uwsgi_tls import daemon, ignored, listeners, logs, privileges, supervisor, titles
 from uwsgi_tls.addresses import FdAddress
 from uwsgi_tls.backends.nodes import node
+from uwsgi_tls.endpoints import Endpoints
 from uwsgi_tls.errors import ConfigError
-from uwsgi_tls.listeners import HttpsSocket
 from uwsgi_tls.logs import AccessLog, line
+from uwsgi_tls.monitor import Monitor
 from uwsgi_tls.options import Config
 from uwsgi_tls.pidfile import Pidfile
 from uwsgi_tls.privileges import Identity
-from uwsgi_tls.service import Endpoint
-from uwsgi_tls.worker import Listener, Task
+from uwsgi_tls.watch import Watch
+from uwsgi_tls.worker import Task
 
 EXIT_UNSAFE = 1
 
@@ -34,14 +36,16 @@ def run(config: Config) -> int:
     if config.ignored:
         notes.append(ignored.describe(config.ignored))
     identity = privileges.resolve(config.uid, config.gid, config.add_gid, config.strict, notes.append)
-    check_paths(config)
+    check_paths(config, identity)
     nodes = [node(address) for address in config.http_to]
+    fallback = [node(address, "http-fallback") for address in config.http_fallback]
     access_log = None if config.disable_logging else AccessLog(config.log_format, config.log_json)
     bound = listeners.bind_all(config, notes.append, identity)
     pidfile: Pidfile | None = None
     starter = daemon.Starter()
+    endpoints = Endpoints(config, bound.https)
     try:
-        served = open_endpoints(bound.https, notes.append)
+        served = endpoints.make(notes.append)
         if config.pidfile:
             pidfile = Pidfile.open(config.pidfile, config.origins.get("pidfile", ""))
         terminal = os.dup(2)
@@ -59,15 +63,20 @@ def run(config: Config) -> int:
             line(note)
         signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.BLOCKED)
         if identity is not None:
+            if not config.no_monitor:
+                endpoints.start_monitor()
             privileges.drop(identity)
             line(f"dropped root for good: uid {identity.uid}, gid {identity.gid}, groups {list(identity.groups)}")
         privileges.harden(no_new_privs=identity is not None)
         line(f"spawned uwsgi-tls master process (pid: {os.getpid()})")
         return supervisor.Supervisor(
-            Task(config, served, nodes, access_log, os.getpid()),
-            reopen=lambda: open_endpoints(bound.https, line),
+            Task(config, served, nodes, access_log, os.getpid(), fallback),
+            reopen=endpoints.remake,
             started=starter.report,
-            masters_own=lambda: close_masters_own(starter, pidfile),
+            masters_own=lambda: close_masters_own(starter, pidfile, endpoints.monitor),
+            daily=endpoints.remind,
+            monitor=endpoints.monitor,
+            watch=Watch(endpoints.paths, endpoints.open_file) if config.touch_reload_certs else None,
         ).run()
     except privileges.PrivilegeError as error:
         line(f"privileges were not given up: {error}")
@@ -77,18 +86,9 @@ def run(config: Config) -> int:
         if pidfile is not None:
             pidfile.remove()
         bound.release()
+        if endpoints.monitor is not None:
+            endpoints.monitor.close()
         starter.report(EXIT_UNSAFE)
-
-
-def open_endpoints(sockets: Sequence[HttpsSocket], warn: Callable[[str], None]) -> list[Listener]:
-    """Reads certificates and keys and builds the TLS context of each https listener. Raises ConfigError."""
-    served = []
-    for https in sockets:
-        for warning in certificates.verify_files(https.option).warnings:
-            warn(warning)
-        endpoint = Endpoint(context=tls.build_context(https.option), port=https.port, name=https.name)
-        served.append(Listener(https.socket, endpoint, int(https.socket.family)))
-    return served
 
 
 def inherited(config: Config) -> set[int]:
@@ -106,9 +106,12 @@ def redirect_log(config: Config, path: str, identity: Identity | None) -> None:
         raise ConfigError(option, path, error.strerror or str(error), config.origins.get(option, "")) from None
 
 
-def check_paths(config: Config) -> None:
-    """That what names a directory or a file of the application is there. Raises ConfigError."""
+def check_paths(config: Config, identity: Identity | None) -> None:
+    """That what names a directory or a file of the application is there, and that temporary files can be made in
+    `spool-dir`. Raises ConfigError.
+    """
     for option, path, there in (
+        ("spool-dir", config.spool_dir, os.path.isdir),
         ("chdir", config.chdir, os.path.isdir),
         ("virtualenv", config.virtualenv and os.path.join(config.chdir, config.virtualenv), os.path.isdir),
         ("wsgi-file", config.wsgi_file and os.path.join(config.chdir, config.wsgi_file), os.path.isfile),
@@ -116,10 +119,33 @@ def check_paths(config: Config) -> None:
         if path and not there(path):
             kind = "file" if there is os.path.isfile else "directory"
             raise ConfigError(option, path, f"no such {kind}", config.origins.get(option, ""))
+    if config.spool_dir and (code := _try_to_write(config.spool_dir, identity)):
+        whom = identity.user if identity is not None else "this user"
+        cause = f"{whom} cannot make files there: {os.strerror(code)}"
+        raise ConfigError("spool-dir", config.spool_dir, cause, config.origins.get("spool-dir", ""))
 
 
-def close_masters_own(starter: daemon.Starter, pidfile: Pidfile | None) -> None:
+def _try_to_write(directory: str, identity: Identity | None) -> int:
+    """The errno with which a temporary file cannot be made, or 0. Only who has become the user can tell: a child."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = errno.EPERM
+    try:
+        if identity is not None:
+            privileges.drop(identity)
+        with tempfile.TemporaryFile(dir=directory):
+            code = 0
+    except OSError as error:
+        code = error.errno or code
+    finally:
+        os._exit(code)
+
+
+def close_masters_own(starter: daemon.Starter, pidfile: Pidfile | None, monitor: Monitor | None) -> None:
     """In a worker: the descriptors that only the master may hold, such as a pid file that root opened."""
+    if monitor is not None:
+        monitor.channel.close()
     if starter.fd >= 0:
         os.close(starter.fd)
     if pidfile is not None:

@@ -137,6 +137,16 @@ class Config:
         HTTPS_SYNTAX, https_socket, TLS, "the same as https: TLS always ends in a worker"
     )
     https_export_cert: bool = _flag(False, TLS, "pass a client's certificate on as HTTPS_CC, in PEM")
+    ssl_key_password_file: str = _text(
+        "FILE", TLS, "passphrases of encrypted keys, one a line", note="uWSGI asks the terminal or reads stdin"
+    )
+    ssl_key_password_command: str = _text(
+        "COMMAND", TLS, "what prints the passphrase of the key that UWSGI_TLS_KEY names; it is run once, at the start",
+        note="not in uWSGI",
+    )  # fmt: skip
+    touch_reload_certs: bool = _flag(
+        False, TLS, "reload when a file of a certificate, key, CA or CRL has changed", note="not in uWSGI"
+    )
     https_handshake_timeout: int = _int(
         10, 1, WAIT_SECONDS_MAX, TLS, "time that a client has for its handshake", metavar="SECONDS", note="not in uWSGI"
     )
@@ -151,6 +161,9 @@ class Config:
     )  # fmt: skip
     add_gid: tuple[str, ...] = _list(
         "GROUP", str, PRIVILEGES, "one more supplementary group", note="uWSGI replaces the user's groups by these"
+    )
+    no_monitor: bool = _flag(
+        False, PRIVILEGES, "leave no process root; a reload then reads only what the user may read", note="not in uWSGI"
     )
 
     master: bool = _flag(True, PROCESSES, "accepted; a master always runs", short="M")
@@ -220,6 +233,10 @@ class Config:
         note="not in uWSGI",
     )  # fmt: skip
     http_write_timeout: int = _timeout("time between two pieces of a response that a client takes")
+    http_write_min_rate: int = _int(
+        240, 0, INT_MAX, HTTP, "bytes a second that a client that is behind must take on average; 0: any",
+        metavar="BYTES", note="not in uWSGI",
+    )  # fmt: skip
     http_connect_timeout: int = _timeout("time that connecting to a backend may take")
     http_keepalive: int = _int(
         KEEPALIVE_SECONDS, 0, WAIT_SECONDS_MAX, HTTP, "keep idle connections so long; 0 or false: one request each",

@@ -8,13 +8,15 @@ import re
 import socket
 import struct
 from dataclasses import dataclass
-from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"  # version 2
 V1_BYTES = 107  # the longest line of version 1, its end included
 V2_BYTES = 16 + 4096  # addresses and TLVs of a version 2 header that we would wait for
 
-_V1 = re.compile(rb"PROXY (TCP4|TCP6|UNKNOWN)(?: ([^ \r\n]+) ([^ \r\n]+) ([0-9]{1,5}) ([0-9]{1,5}))?[^\r\n]*\r\n")
+_PORT = rb"(0|[1-9][0-9]{0,4})"
+_V1 = re.compile(
+    rb"PROXY (?:UNKNOWN(?: [^\r\n]*)?|(TCP4|TCP6) ([^ \r\n]+) ([^ \r\n]+) " + _PORT + b" " + _PORT + rb")\r\n"
+)
 _V2 = struct.Struct("!12sBBH")
 
 
@@ -50,15 +52,15 @@ def _version_1(data: bytes) -> ProxyHeader | Wanted | None:
     if match is None:
         return None
     family, source, destination, port, other_port = match.groups()
-    if family == b"UNKNOWN":
+    if family is None:  # UNKNOWN, after which "the receiver must ignore anything presented before the CRLF"
         return ProxyHeader(end, None)
-    kind = IPv4Address if family == b"TCP4" else IPv6Address
+    kind = socket.AF_INET if family == b"TCP4" else socket.AF_INET6
     try:
-        kind(destination.decode("ascii"))
-        address = str(kind(source.decode("ascii")))
-    except (AttributeError, UnicodeDecodeError, AddressValueError):
+        socket.inet_pton(kind, destination.decode("ascii"))
+        address = socket.inet_ntop(kind, socket.inet_pton(kind, source.decode("ascii")))
+    except (ValueError, OSError):
         return None
-    if int(port) > 65535 or int(other_port) > 65535 or (len(port) > 1 and port.startswith(b"0")):
+    if int(port) > 65535 or int(other_port) > 65535:
         return None
     return ProxyHeader(end, (address, port.decode("ascii")))
 

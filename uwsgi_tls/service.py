@@ -1,22 +1,24 @@
-"""What the connections of one worker share: its limits, its lounge, its backend and the room for applications.
+"""What the connections of one worker share: limits, lounge, crowd, disk, backend and the room for applications.
 
 It holds no behaviour of a connection; `worker` builds one, `connection`, `exchange` and the backends use it.
 """
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from OpenSSL import SSL
 
+from uwsgi_tls.client_allow import Rule
 from uwsgi_tls.converters import Network
+from uwsgi_tls.crowd import Crowd
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.logs import AccessLog, line
-from uwsgi_tls.lounge import Lounge
+from uwsgi_tls.lounge import NEVER, Lounge
 from uwsgi_tls.response import http_date
+from uwsgi_tls.spool import Disk
 
 if TYPE_CHECKING:
     from uwsgi_tls.exchange import Exchange
@@ -38,6 +40,13 @@ class Limits:
     body_bytes: int  # 0: no limit
     memory_bytes: int  # of one body or response before it goes to a temporary file
     room: float = 60.0  # seconds that a request waits for a thread of the application
+    body_time: float = 0  # of a whole body; 0 is any number, here and below
+    body_rate: int = 0  # bytes a second
+    write_rate: int = 0  # bytes a second
+    requests: int = 0  # of one connection
+    connections: int = 16384
+    handshakes: int = 4096
+    per_client: int = 0  # connections of one address
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +56,7 @@ class Endpoint:
     context: SSL.Context
     port: str  # SERVER_PORT; "" for a UNIX socket
     name: str
-
-
-class Guest(Protocol):
-    """Whoever holds an accepted socket."""
-
-    def leave_if_idle(self, when: float) -> None: ...
+    client_allow: tuple[Rule, ...] = ()  # one of which a client's certificate must match; none: any that is verified
 
 
 class Backend(Protocol):
@@ -83,12 +87,17 @@ class Complaints:
 
 
 class Room:
-    """Room for `threads` application calls at once; a request that finds none waits here, not in a thread."""
+    """Room for `threads` application calls at once; a request that finds none waits here, not in a thread.
+
+    How many wait needs no limit of its own. Each is a connection, of which there are `worker-connections`, its body
+    is in memory up to `post-buffering` as while it came, and after `http-timeout` it is told 503; to say so earlier
+    would save nobody a thing. Who does not wait any longer is forgotten at once.
+    """
 
     def __init__(self, threads: int) -> None:
         self._free = threads
         self._lock = threading.Lock()
-        self._queue: deque[Exchange] = deque()
+        self._queue: OrderedDict[Exchange, None] = OrderedDict()
 
     def enter(self) -> bool:
         """Whether the caller may run the application now."""
@@ -100,7 +109,13 @@ class Room:
 
     def wait(self, exchange: "Exchange") -> None:
         """Queues a request whose connection is parked; whoever has room next takes it up."""
-        self._queue.append(exchange)
+        with self._lock:
+            self._queue[exchange] = None
+
+    def forget(self, exchange: "Exchange") -> None:
+        """Its client has not waited, or must not wait longer."""
+        with self._lock:
+            self._queue.pop(exchange, None)
 
     def leave(self) -> None:
         with self._lock:
@@ -113,7 +128,7 @@ class Room:
         with self._lock:
             if self._queue and self._free:
                 self._free -= 1
-                return self._queue.popleft()
+                return self._queue.popitem(last=False)[0]
             return None
 
 
@@ -128,18 +143,23 @@ class Service:
     pid: int
     access_log: AccessLog | None = None
     trusted: tuple[Network, ...] | None = None  # balancers that begin with a PROXY header; None: there is none
-    guests: set[Guest] = field(default_factory=set)  # every accepted socket that is still open
+    disk: Disk = field(default_factory=Disk)
+    server: str = ""  # the Server field of a response that has none
+    crowd: Crowd = field(init=False)
     draining: bool = False
+    ends: float = NEVER  # when tunnels end because the worker leaves (time.monotonic() seconds)
     requests: int = 0
     complain: Complaints = field(default_factory=Complaints)
-    on_last_close: Callable[[], object] | None = None
     _date: tuple[int, str] = (0, "")
 
-    def left(self, guest: Guest) -> None:
-        """A guest has closed its socket, or has handed it to another."""
-        self.guests.discard(guest)
-        if self.draining and not self.guests and self.on_last_close is not None:
-            self.on_last_close()
+    def __post_init__(self) -> None:
+        limits = self.limits
+        self.crowd = Crowd(
+            self.lounge,
+            connections=limits.connections,
+            handshakes=limits.handshakes,
+            per_client=limits.per_client,
+        )
 
     def date(self) -> str:
         """The Date field of this second (RFC 9110, 5.6.7)."""
@@ -160,6 +180,8 @@ class Service:
         # Parked first: whoever takes it from the queue must find it there, and who ends it meanwhile must be able to.
         exchange.connection.wait_for_room()
         self.room.wait(exchange)
+        if exchange.over:  # its client left before it stood in the queue
+            self.room.forget(exchange)
         return False
 
     def run_queued(self) -> None:

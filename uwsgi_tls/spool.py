@@ -2,34 +2,68 @@
 
 A request body is appended whole and then read, as a file or piece by piece, perhaps a second time for another backend.
 A response that its client is slow to read is appended at the end while it is consumed at the front, for hours if
-need be. A spool has no lock, one thread at a time owns it; it has no upper limit, who appends watches `size`.
+need be. A spool has no lock, one thread at a time owns it; it has no limit of its own, who appends watches `size`.
 
 The file has no name (open(2), O_TMPFILE). It is read and written at offsets (pread(2)), so that its position belongs
-to the reader that `file` hands out.
+to the reader that `file` hands out. What all files may hold together is the `Disk`'s to say.
 """
 
+import errno
 import io
 import os
 import tempfile
+import threading
 from typing import BinaryIO
 
 COMPACT_BYTES = 1 << 20  # below that a file is not worth tidying
 _BLOCK_BYTES = 1 << 18
 
 
+class Disk:
+    """Where the files of spools are made, and how many bytes all of them may hold. Any thread may ask."""
+
+    def __init__(self, directory: str | None = None, limit: int = 0) -> None:
+        """`directory`: by default where tempfile says; `limit`: in bytes, 0 for any number."""
+        self.directory = directory
+        self.used = 0
+        self._limit = limit
+        self._lock = threading.Lock()
+
+    def fits(self, count: int) -> bool:
+        """Whether `count` more bytes have room at this moment."""
+        return not self._limit or self.used + count <= self._limit
+
+    def take(self, count: int) -> None:
+        """Before so many bytes are written. Raises OSError, as a disk does whose owner has used up his share."""
+        with self._lock:
+            if not self.fits(count):
+                raise OSError(errno.EDQUOT, "spool-limit is reached")
+            self.used += count
+
+    def give(self, count: int) -> None:
+        """So many bytes are freed."""
+        with self._lock:
+            self.used -= count
+
+
+_ANY_DISK = Disk()
+
+
 class Spool:
     """A FIFO of bytes. A full or broken disk raises OSError, and then nothing has been added and nothing is lost.
+
+    As long as there is a file, the disk is charged with its length, which is `_end`.
 
     Everything is kept, and `rewind` goes back to the beginning, until the first `append` after a `consume`. From then
     on the spool is a stream: what is consumed is forgotten, in memory and on the disk.
     """
 
-    __slots__ = ("_directory", "_end", "_file", "_memory", "_memory_limit", "_start", "_streaming")
+    __slots__ = ("_disk", "_end", "_file", "_memory", "_memory_limit", "_start", "_streaming")
 
-    def __init__(self, memory_limit: int, directory: str | None = None) -> None:
-        """`memory_limit`: bytes kept in memory; `directory`: where the file is made, by default where tempfile says."""
+    def __init__(self, memory_limit: int, disk: Disk = _ANY_DISK) -> None:
+        """`memory_limit`: bytes kept in memory; `disk`: what the file belongs to."""
         self._memory_limit = memory_limit
-        self._directory = directory
+        self._disk = disk
         self._memory = bytearray()
         self._file: io.FileIO | None = None
         self._start = self._end = 0  # what is not consumed, as offsets into the memory or the file
@@ -45,21 +79,27 @@ class Spool:
         """Whether `file` has a descriptor, for os.sendfile."""
         return self._file is not None
 
-    def append(self, data: bytes | bytearray | memoryview) -> None:
-        """Adds `data` at the end."""
+    def has_room(self, count: int) -> bool:
+        """Whether `count` more bytes can be stored."""
+        if self._file is not None:
+            return self._disk.fits(count)
+        return self._end + count <= self._memory_limit or self._disk.fits(self._end + count)
+
+    def append(self, data: bytes | bytearray | memoryview, *, anyway: bool = False) -> None:
+        """Adds `data` at the end; `anyway`: rather keeps too much in memory than begin a file that has no room."""
         if self._start:
             self._streaming = True
             self._forget()
-        if self._file is None and self._end + len(data) > self._memory_limit:
+        if (
+            self._file is None
+            and self._end + len(data) > self._memory_limit
+            and not (anyway and not self._disk.fits(self._end + len(data)))
+        ):
             self._file = self._spill()
         if self._file is None:
             self._memory += data
         else:
-            try:
-                _write(self._file, data, self._end)
-            except OSError:
-                self._file.truncate(self._end)  # a reader of the file must not meet the part that was written
-                raise
+            self._write_on(self._file, data)
         self._end += len(data)
 
     def front(self, limit: int) -> bytes:
@@ -115,14 +155,28 @@ class Spool:
 
     def _spill(self) -> io.FileIO:
         """Moves what is in memory to a new file."""
-        file = tempfile.TemporaryFile(buffering=0, dir=self._directory)  # noqa: SIM115 it lives as long as the spool
+        self._disk.take(self._end)
         try:
-            _write(file, self._memory, 0)
+            file = tempfile.TemporaryFile(buffering=0, dir=self._disk.directory)  # noqa: SIM115 as long as the spool
+            try:
+                _write(file, self._memory, 0)
+            except OSError:
+                file.close()
+                raise
         except OSError:
-            file.close()
+            self._disk.give(self._end)
             raise
         self._memory = bytearray()
         return file
+
+    def _write_on(self, file: io.FileIO, data: bytes | bytearray | memoryview) -> None:
+        self._disk.take(len(data))
+        try:
+            _write(file, data, self._end)
+        except OSError:
+            file.truncate(self._end)  # a reader of the file must not meet the part that was written
+            self._disk.give(len(data))
+            raise
 
     def _forget(self) -> None:
         """Frees what is consumed, and copies no more than that."""
@@ -131,6 +185,7 @@ class Spool:
             if self._file is not None:
                 self._file.close()
                 self._file = None
+                self._disk.give(self._end)
             self._memory = bytearray()
         elif self._file is None:
             del self._memory[: self._start]  # CPython moves the beginning, not the bytes
@@ -140,6 +195,7 @@ class Spool:
                 block = os.pread(self._file.fileno(), min(_BLOCK_BYTES, size - at), self._start + at)
                 _write(self._file, block, at)
             self._file.truncate(size)
+            self._disk.give(self._end - size)
         else:
             return
         self._start, self._end = 0, size

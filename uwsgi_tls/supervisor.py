@@ -15,14 +15,18 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from uwsgi_tls import titles, worker
+from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.logs import line
+from uwsgi_tls.monitor import Monitor
 from uwsgi_tls.options import Config
+from uwsgi_tls.watch import LOOK_SECONDS, Watch
 from uwsgi_tls.worker import Listener, Seat, Task
 
 YOUNG_SECONDS = 10.0  # a worker that dies younger than this makes its successor wait
 BACK_OFF_SECONDS = 0.5  # doubled at each death of a young worker
 BACK_OFF_MOST_SECONDS = 30.0
 IDLE_SECONDS = 3600.0
+DAY_SECONDS = 86400.0
 EXIT_STOPPED = 0
 EXIT_FAILED = 1
 
@@ -66,18 +70,28 @@ class Supervisor:
         self,
         task: Task,
         *,
-        reopen: Callable[[], Sequence[Listener]],
+        reopen: Callable[[Sequence[Listener]], Sequence[Listener]],
         started: Callable[[int], None],
         masters_own: Callable[[], None],
+        daily: Callable[[], None],
+        monitor: Monitor | None = None,
+        watch: Watch | None = None,
     ) -> None:
-        """`task` is what each worker gets; `reopen` makes the listeners of a new generation (raises what says why not);
-        `started` is told how the first start went, as an exit status; `masters_own` closes, in a worker, what only the
-        master may hold."""
+        """`task` is what each worker gets; `reopen` makes the listeners of a new generation from the present ones
+        (raises ConfigError); `started` is told how the first start went, as an exit status; `masters_own` closes, in a
+        worker, what only the master may hold; `daily` is called once a day; what `watch` sees change brings a reload
+        about."""
         self._task = task
         self._config: Config = task.config
         self._reopen = reopen
         self._started = started
         self._masters_own = masters_own
+        self._daily = daily
+        self._next_day = time.monotonic() + DAY_SECONDS
+        self._monitor = monitor
+        self._watch = watch
+        self._next_look = time.monotonic() + LOOK_SECONDS if watch is not None else float("inf")
+        self._reload_again = False  # asked for while something was under way
         self._workers: dict[int, Worker] = {}
         self._wanted = task.config.processes
         self._generation = 1  # that serves
@@ -112,7 +126,7 @@ class Supervisor:
             case signal.SIGQUIT:
                 self._stop_now("SIGQUIT")
             case signal.SIGHUP:
-                self._reload()
+                self._reload("SIGHUP")
             case signal.SIGTTIN:
                 self._resize(self._wanted + 1)
             case signal.SIGTTOU:
@@ -123,6 +137,8 @@ class Supervisor:
                 line(f"signal {number} has no meaning here: ignored")
 
     def _reap(self) -> None:
+        if self._monitor is not None and self._monitor.has_ended() and self._stop_at is None:
+            line("the monitor has ended: a reload can read no more than this user may; restart the server")
         for pid in list(self._workers):
             with suppress(ChildProcessError):
                 found, status = os.waitpid(pid, os.WNOHANG)
@@ -155,6 +171,12 @@ class Supervisor:
                 line(f"worker {child.number} (pid: {child.pid}) is taking too much time to end: killed")
                 child.kill_at = float("inf")
                 self._signal(child, signal.SIGKILL)
+        if now >= self._next_day:
+            self._next_day = now + DAY_SECONDS
+            self._daily()
+        if now >= self._next_look:
+            self._next_look = now + LOOK_SECONDS
+            self._look()
         for number in [number for number, when in self._respawn_at.items() if when <= now]:
             del self._respawn_at[number]
             if self._stop_at is None and number <= self._wanted:
@@ -162,6 +184,7 @@ class Supervisor:
 
     def _patience(self) -> float:
         moments = [child.kill_at for child in self._workers.values()] + list(self._respawn_at.values())
+        moments += [self._next_day, self._next_look]
         return max(0.0, min([moment - time.monotonic() for moment in moments] + [IDLE_SECONDS]))
 
     # Workers.
@@ -257,16 +280,37 @@ class Supervisor:
         line(f"generation {self._generation} is serving with {self._wanted} worker{'s' if self._wanted > 1 else ''}")
         if first:
             self._started(EXIT_STOPPED)
+        if self._reload_again:
+            self._reload_again = False
+            self._reload("SIGHUP")
 
-    def _reload(self) -> None:
-        if self._stop_at is not None or not self._serving or self._coming != self._generation:
-            line("SIGHUP: ignored while starting, reloading or stopping")
+    @property
+    def _is_steady(self) -> bool:
+        """Whether it serves and neither starts, reloads nor stops."""
+        return self._serving and self._coming == self._generation and self._stop_at is None
+
+    def _look(self) -> None:
+        """A change is taken up when the time for it has come: until then the watch does not forget it."""
+        if self._watch is not None and self._is_steady and self._watch.has_changed():
+            self._reload("certificate files have changed")
+
+    def _reload(self, why: str) -> None:
+        if self._stop_at is not None:
+            line(f"{why}: ignored while stopping")
             return
-        line("SIGHUP: reloading")
+        if not self._is_steady:
+            line(f"{why}: taken up when this start or reload is done")
+            self._reload_again = True
+            return
+        line(f"{why}: reloading")
         try:
-            self._task = replace(self._task, listeners=self._reopen())
-        except Exception as error:  # whatever a file may hold now, the certificates in memory go on serving
-            line(f"certificates were not read again, those in memory stay: {error}")
+            self._task = replace(self._task, listeners=self._reopen(self._task.listeners))
+        except ConfigError as error:
+            line(f"reload failed, generation {self._generation} stays: {error}")
+            return
+        except Exception as error:  # whatever a file may hold now, what is in memory goes on serving
+            line(f"reload failed by a defect, generation {self._generation} stays: {type(error).__name__}: {error}")
+            return
         self._coming += 1
         self._respawn_at.clear()
         self._title("reloading")
@@ -284,6 +328,9 @@ class Supervisor:
         alive = {child.number for child in self._workers.values() if not child.retiring}
         for number in set(range(1, self._wanted + 1)) - alive:
             self._respawn_at[number] = time.monotonic()
+        if self._reload_again:
+            self._reload_again = False
+            self._reload("SIGHUP")
 
     def _resize(self, wanted: int) -> None:
         if wanted < 1 or self._stop_at is not None or self._coming != self._generation or not self._serving:

@@ -1,4 +1,4 @@
-"""From an https option to a pyOpenSSL context, and from a finished handshake to what it proved.
+"""From a site and its files to a pyOpenSSL context, and what pyOpenSSL is asked of a connection and its certificate.
 
 Every difference between pyOpenSSL 23.0.0 and the newest, and every use of its unofficial `_lib`, is in this module.
 A context is complete when `build_context` returns and is never changed; it is built before the fork, so that all
@@ -10,17 +10,18 @@ import hashlib
 import os
 import threading
 from _socket import socket as RawSocket
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
 
-from uwsgi_tls import certificates
+from uwsgi_tls import refusals
+from uwsgi_tls.certificates import BadFile, Credential, Material
 from uwsgi_tls.errors import ConfigError
-from uwsgi_tls.https_option import HttpsListener
+from uwsgi_tls.https_option import Site
 
 INTERMEDIATE_CIPHERS = (
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
@@ -46,13 +47,13 @@ _NEEDED = (
     "X509_get_issuer_name",
     "X509_get_subject_name",
     "X509_verify_cert_error_string",
+    "i2d_X509_NAME",
 )
 _missing = [name for name in _NEEDED if not hasattr(_lib, name)]
 if _missing:  # better no start than certificates whose verification nobody can read
     raise ImportError(f"this version of cryptography does not have {', '.join(_missing)}")
 
 _scratch = threading.local()  # where a thread's records are decrypted to
-_HTTPS_ON = (("HTTPS", "on"),)
 _REASONS = {
     "http request": "plain HTTP on the HTTPS port",
     "https proxy request": "a proxy's CONNECT on the HTTPS port",
@@ -65,110 +66,103 @@ _REASONS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFacts:
-    """What a connection negotiated and what its client proved; "" is what is not known or does not apply."""
+def build_context(site: Site, material: Material, scope: str) -> SSL.Context:
+    """The server context of a site whose files hold `material`; sessions are good within `scope`, a text.
 
-    protocol: str  # "TLSv1.3"
-    cipher: str
-    group: str  # key exchange; pyOpenSSL before 26.0 cannot tell
-    sni: str
-    alpn: str
-    resumed: bool
-    client_verify: str  # "SUCCESS", or "NONE" for no certificate; a bad one never gets this far
-    client_dn: str = ""
-    client_issuer: str = ""
-    client_serial: str = ""  # hexadecimal
-    client_not_before: str = ""  # "2026-01-31 23:59:59 UTC"
-    client_not_after: str = ""
-    client_fingerprint: str = ""  # SHA-256 of the certificate, hexadecimal
-
-
-def build_context(option: HttpsListener) -> SSL.Context:
-    """The server context of an https option. Raises ConfigError, with OpenSSL's reason where there is one."""
+    Raises ConfigError, with OpenSSL's reason where there is one.
+    """
     try:
-        return _build(option)
-    except certificates.BadFile as error:
-        raise ConfigError(option.option, option.text, str(error), option.where) from None
+        return _build(site, material, scope)
+    except BadFile as error:
+        raise ConfigError(site.option, site.text, str(error), site.where) from None
 
 
-def _build(option: HttpsListener) -> SSL.Context:
+def _build(site: Site, material: Material, scope: str) -> SSL.Context:
     context = SSL.Context(SSL.TLS_SERVER_METHOD)
     context.set_min_proto_version(SSL.TLS1_2_VERSION)
     context.set_max_proto_version(SSL.TLS1_3_VERSION)
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS | _MODE_ENABLE_PARTIAL_WRITE | _MODE_ACCEPT_MOVING_WRITE_BUFFER)
     # Groups stay OpenSSL's own: set_tmp_ecdh would leave one of them, as uWSGI's P-256.
-    _set_ciphers(context, option)
-    _set_certificate(context, option)
-    authorities = _set_client_ca(context, option)
+    _set_ciphers(context, site)
+    for credential in material.credentials:
+        _add_credential(context, credential)
+    if material.client_cas:
+        _ask_clients(context, site, material)
     # Resumption by tickets, which any worker can open; a cache would be one worker's own.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
     context.set_timeout(SESSION_SECONDS)
-    context.set_session_id(_session_id(option, authorities))
+    context.set_session_id(_session_id(site, material, scope))
     context.set_alpn_select_callback(_select_http11)
     return context
 
 
-def _set_ciphers(context: SSL.Context, option: HttpsListener) -> None:
-    if option.ciphers:
+def _set_ciphers(context: SSL.Context, site: Site) -> None:
+    if site.ciphers:
         context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
-    words = option.ciphers + NEVER_CIPHERS if option.ciphers else INTERMEDIATE_CIPHERS
+    words = site.ciphers + NEVER_CIPHERS if site.ciphers else INTERMEDIATE_CIPHERS
     try:
         context.set_cipher_list(words.encode("utf-8"))
     except SSL.Error as error:
-        cause = f"ciphers {option.ciphers!r}: {_openssl_reason(error)}; see openssl ciphers -v"
-        raise certificates.BadFile(cause) from None
+        raise BadFile(f"ciphers {site.ciphers!r}: {_openssl_reason(error)}; see openssl ciphers -v") from None
 
 
-def _set_certificate(context: SSL.Context, option: HttpsListener) -> None:
-    key = certificates.private_key(option.key)
+def _add_credential(context: SSL.Context, credential: Credential) -> None:
+    info = credential.info
     try:
-        context.use_certificate_chain_file(option.certificate)
+        with _as_file(credential.chain) as path:
+            # Of all that pyOpenSSL has, this alone gives each key type a chain of its own.
+            context.use_certificate_chain_file(path)
     except SSL.Error as error:
-        raise certificates.BadFile(f"certificate {option.certificate}: {_openssl_reason(error)}") from None
+        raise BadFile(f"certificate {info.file}: {_openssl_reason(error)}") from None
     try:
         try:
             # Types: what cryptography can load and TLS cannot use raises TypeError.
-            context.use_privatekey(key)  # type: ignore[arg-type]  # a key of any kind that a file may hold
+            context.use_privatekey(credential.key)  # type: ignore[arg-type]  # a key of any kind that a file may hold
         except TypeError:  # pyOpenSSL before 24.3 takes its own PKey, which the newer one deprecates
-            context.use_privatekey(crypto.PKey.from_cryptography_key(key))  # type: ignore[arg-type]  # likewise
+            context.use_privatekey(crypto.PKey.from_cryptography_key(credential.key))  # type: ignore[arg-type]  # likewise
         context.check_privatekey()
     except (SSL.Error, TypeError) as error:
-        raise certificates.BadFile(f"key {option.key}: {_openssl_reason(error)}") from None
+        raise BadFile(f"key of certificate {info.file}: {_openssl_reason(error)}") from None
 
 
-def _set_client_ca(context: SSL.Context, option: HttpsListener) -> bytes:
-    """Ask clients for a certificate of these CAs, if there are any. Returns the bytes of the CA file."""
-    if not option.client_ca:
-        if option.client_required:
-            raise certificates.BadFile("a client certificate is required, but no client CA is given")
-        return b""
-    authorities = bytes(certificates.read_file(option.client_ca, "client CA"))
+def _ask_clients(context: SSL.Context, site: Site, material: Material) -> None:
+    """Asks clients for a certificate of these CAs."""
     try:
-        context.load_verify_locations(option.client_ca)
-        context.load_client_ca(os.fsencode(option.client_ca))  # the names, so that a browser offers the right ones
+        with _as_file(material.client_cas) as path:
+            context.load_verify_locations(path)
+            context.load_client_ca(path.encode("ascii"))  # the names, so that a browser offers the right ones
     except SSL.Error as error:
-        raise certificates.BadFile(f"client CA {option.client_ca}: {_openssl_reason(error)}") from None
-    # Without a callback OpenSSL's own verdict stands.
-    context.set_verify(_verify_mode(option), None)
+        raise BadFile(f"client CA {site.client_ca}: {_openssl_reason(error)}") from None
+    context.set_verify(_verify_mode(site), _note_refusal)
     context.set_verify_depth(VERIFY_DEPTH)
-    return authorities
 
 
-def _verify_mode(option: HttpsListener) -> int:
-    if not option.client_ca:
+@contextmanager
+def _as_file(pem: bytes) -> Iterator[str]:
+    """A path under which OpenSSL finds these bytes: memory with a descriptor, memfd_create(2).
+
+    It can be opened after the drop too, though /proc/self/fd is root's then: proc(5) lets a process see its own.
+    """
+    fd = os.memfd_create("pem", os.MFD_CLOEXEC)
+    with open(fd, "wb", buffering=0) as file:
+        file.write(pem)
+        yield f"/proc/self/fd/{fd}"
+
+
+def _verify_mode(site: Site) -> int:
+    if not site.client_ca:
         return SSL.VERIFY_NONE
-    return SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if option.client_required else 0)
+    return SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if site.client_required else 0)
 
 
-def _session_id(option: HttpsListener, authorities: bytes) -> bytes:
+def _session_id(site: Site, material: Material, scope: str) -> bytes:
     """The session id context, 32 bytes: a session must not be resumed where another client policy holds.
 
     With client certificates OpenSSL refuses to resume at all unless it is set: SSL_CTX_set_session_id_context(3).
     """
     digest = hashlib.sha256()
-    for part in (str(option.address).encode("utf-8", "surrogateescape"), authorities, bytes([_verify_mode(option)])):
+    for part in (scope.encode("utf-8", "surrogateescape"), material.client_cas, bytes([_verify_mode(site)])):
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.digest()
 
@@ -188,14 +182,6 @@ def server_connection(context: SSL.Context, sock: RawSocket) -> SSL.Connection:
     _lib.SSL_clear_mode(_ssl(conn), _MODE_AUTO_RETRY)
     conn.set_accept_state()
     return conn
-
-
-def outlived(conn: SSL.Connection) -> bool:
-    """Whether a resumed session is of a client whose certificate has ended since it was verified, when it began."""
-    if not _resumed(conn):
-        return False
-    certificate = conn.get_peer_certificate()
-    return certificate is not None and certificate.has_expired()
 
 
 def receive(conn: SSL.Connection) -> bytes:
@@ -222,57 +208,7 @@ def send(conn: SSL.Connection, data: bytes | memoryview) -> int:
     return count
 
 
-def client_variables(conn: SSL.Connection, export_cert: bool) -> tuple[tuple[str, str], ...]:
-    """The variables that tell a backend of TLS and of the client's certificate, names and order as uWSGI's https.c.
-
-    HTTPS_CLIENT_CERTIFICATE is DER in a latin-1 str, HTTPS_CC (with export_cert) PEM. Call it after the handshake.
-    """
-    certificate = _client_certificate(conn)
-    if certificate is None:
-        return _HTTPS_ON
-    der = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate).decode("latin-1")
-    subject = _one_line(_lib.X509_get_subject_name(_pointer(certificate)))
-    variables = (*_HTTPS_ON, ("HTTPS_CLIENT_CERTIFICATE", der), ("HTTPS_DN", subject))
-    if not export_cert:
-        return variables
-    pem = crypto.dump_certificate(crypto.FILETYPE_PEM, certificate).decode("ascii")
-    return (*variables, ("HTTPS_CC", pem))
-
-
-def facts(conn: SSL.Connection) -> TlsFacts:
-    """What the built-in page shows. Call it after the handshake."""
-    certificate = _client_certificate(conn)
-    return TlsFacts(
-        protocol=conn.get_protocol_version_name(),
-        cipher=conn.get_cipher_name() or "",
-        group=_group(conn),
-        sni=(conn.get_servername() or b"").decode("latin-1"),
-        alpn=conn.get_alpn_proto_negotiated().decode("latin-1"),
-        resumed=_resumed(conn),
-        client_verify="NONE" if certificate is None else "SUCCESS",
-        **({} if certificate is None else _client_facts(certificate)),
-    )
-
-
-def _client_facts(certificate: crypto.X509) -> dict[str, str]:
-    der = crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
-    return {
-        "client_dn": _one_line(_lib.X509_get_subject_name(_pointer(certificate))),
-        "client_issuer": _one_line(_lib.X509_get_issuer_name(_pointer(certificate))),
-        "client_serial": f"{certificate.get_serial_number():X}",
-        "client_not_before": _time(certificate.get_notBefore()),
-        "client_not_after": _time(certificate.get_notAfter()),
-        "client_fingerprint": hashlib.sha256(der).hexdigest(),
-    }
-
-
-def _time(asn1: bytes | None) -> str:
-    """ "20260131235959Z" as a person writes it."""
-    t = (asn1 or b"").decode("ascii", "replace")
-    return f"{t[:4]}-{t[4:6]}-{t[6:8]} {t[8:10]}:{t[10:12]}:{t[12:14]} UTC" if len(t) == 15 else t
-
-
-def _client_certificate(conn: SSL.Connection) -> crypto.X509 | None:
+def verified_certificate(conn: SSL.Connection) -> crypto.X509 | None:
     """The client's certificate if it was verified; of a resumed session, the one that was verified when it began."""
     certificate = conn.get_peer_certificate()
     if certificate is None or _lib.SSL_get_verify_result(_ssl(conn)) != 0:  # X509_V_OK
@@ -280,30 +216,67 @@ def _client_certificate(conn: SSL.Connection) -> crypto.X509 | None:
     return certificate
 
 
-def _one_line(name: Any) -> str:
-    r"""A name as uWSGI's HTTPS_DN: "/C=IT/CN=a\/b", each byte that is not printable ASCII as \xHH.
-
-    That is OpenSSL's own function, the same since 3.0, which escapes "/" and "+" so that no value can pose as another
-    attribute. With NULL for a buffer nothing is cut off.
-    """
-    text = _lib.X509_NAME_oneline(name, _ffi.NULL, 0)
-    if text == _ffi.NULL:
-        raise MemoryError("X509_NAME_oneline")
-    try:
-        return str(_ffi.string(text), "latin-1")
-    finally:
-        _lib.OPENSSL_free(text)
+def resumed(conn: SSL.Connection) -> bool:
+    """Whether the handshake took an earlier session up."""
+    return hasattr(_lib, "SSL_session_reused") and _lib.SSL_session_reused(_ssl(conn)) == 1
 
 
-def _group(conn: SSL.Connection) -> str:
+def group(conn: SSL.Connection) -> str:
+    """The group of the key exchange; "" where it is not known."""
     try:
         return conn.get_group_name() or ""
     except (AttributeError, NotImplementedError):  # pyOpenSSL before 26.0; OpenSSL before 3.2
         return ""
 
 
-def _resumed(conn: SSL.Connection) -> bool:
-    return hasattr(_lib, "SSL_session_reused") and _lib.SSL_session_reused(_ssl(conn)) == 1
+def der(certificate: crypto.X509) -> bytes:
+    return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)
+
+
+def pem(certificate: crypto.X509) -> str:
+    return crypto.dump_certificate(crypto.FILETYPE_PEM, certificate).decode("ascii")
+
+
+def subject_line(certificate: crypto.X509) -> str:
+    r"""The subject as uWSGI's HTTPS_DN: "/C=IT/CN=a\/b", each byte that is not printable ASCII as \xHH."""
+    return _one_line(_lib.X509_get_subject_name(_pointer(certificate)))
+
+
+def issuer_line(certificate: crypto.X509) -> str:
+    """The issuer, likewise."""
+    return _one_line(_lib.X509_get_issuer_name(_pointer(certificate)))
+
+
+def subject_der(certificate: crypto.X509) -> bytes:
+    """The subject's Name (RFC 5280, 4.1.2.4) in DER."""
+    return _name_der(_lib.X509_get_subject_name(_pointer(certificate)))
+
+
+def issuer_der(certificate: crypto.X509) -> bytes:
+    """The issuer's Name in DER."""
+    return _name_der(_lib.X509_get_issuer_name(_pointer(certificate)))
+
+
+def _name_der(name: Any) -> bytes:
+    where = _ffi.new("unsigned char **")
+    size = _lib.i2d_X509_NAME(name, where)
+    if size < 0:
+        raise MemoryError("i2d_X509_NAME")
+    try:
+        return bytes(_ffi.buffer(where[0], size))
+    finally:
+        _lib.OPENSSL_free(where[0])
+
+
+def _one_line(name: Any) -> str:
+    """OpenSSL's own form, which since 3.0 escapes "/" and "+" so that no value can pose as another attribute."""
+    text = _lib.X509_NAME_oneline(name, _ffi.NULL, 0)  # without a buffer of ours nothing is cut off
+    if text == _ffi.NULL:
+        raise MemoryError("X509_NAME_oneline")
+    try:
+        return str(_ffi.string(text), "latin-1")
+    finally:
+        _lib.OPENSSL_free(text)
 
 
 def _ssl(conn: SSL.Connection) -> Any:
@@ -327,16 +300,28 @@ def reason(exc: SSL.Error, conn: SSL.Connection | None) -> str:
         return os.strerror(code).lower() if code > 0 else "the client closed the connection"
     text = _openssl_reason(exc)
     if text == "certificate verify failed" and conn is not None:
-        return f"client certificate refused: {_verify_text(conn)}"
+        words = conn.get_app_data() or _verify_text(_lib.SSL_get_verify_result(_ssl(conn)))
+        return f"client certificate refused: {words}"
     _, alert, name = text.partition(" alert ")
     if alert:  # "sslv3 alert bad certificate", "tlsv1 alert unknown ca"
         return f"the client refused, with the alert: {name}"
     return _REASONS.get(text, text)
 
 
-def _verify_text(conn: SSL.Connection) -> str:
-    text = _lib.X509_verify_cert_error_string(_lib.SSL_get_verify_result(_ssl(conn)))
-    return str(_ffi.string(text), "ascii", "replace")
+def _note_refusal(conn: SSL.Connection, certificate: crypto.X509, code: int, depth: int, verdict: int) -> bool:
+    """Writes down which certificate of a chain is refused and why, which nobody can ask later. The verdict stands."""
+    if not verdict:
+        try:
+            subject, issuer = subject_line(certificate), issuer_line(certificate)
+            limit = conn.get_context().get_verify_depth()
+            conn.set_app_data(refusals.words(code, _verify_text(code), depth, limit, certificate, subject, issuer))
+        except Exception:  # pyOpenSSL would raise it from another connection's handshake: then without these words
+            conn.set_app_data(None)
+    return bool(verdict)
+
+
+def _verify_text(code: int) -> str:
+    return str(_ffi.string(_lib.X509_verify_cert_error_string(code)), "ascii", "replace")
 
 
 def _openssl_reason(error: Exception) -> str:

@@ -8,6 +8,7 @@ could not start.
 import atexit
 import gc
 import os
+import resource
 import select
 import signal
 import socket
@@ -23,15 +24,19 @@ from types import FrameType
 from uwsgi_tls import daemon, privileges, titles
 from uwsgi_tls.arrival import Arrival
 from uwsgi_tls.backends import application
-from uwsgi_tls.backends.nodes import Node
+from uwsgi_tls.backends.http1 import HttpProtocol
+from uwsgi_tls.backends.nodes import Node, Nodes
+from uwsgi_tls.backends.proxy import NodeProtocol, Policy, ProxyBackend
 from uwsgi_tls.backends.report import ReportBackend
-from uwsgi_tls.backends.uwsgi import Policy, UwsgiBackend
+from uwsgi_tls.backends.uwsgi import UwsgiProtocol
 from uwsgi_tls.backends.wsgi import Application, WsgiBackend
+from uwsgi_tls.crowd import Notice
 from uwsgi_tls.farewell import LINGER_SECONDS
 from uwsgi_tls.logs import AccessLog, line, trace
 from uwsgi_tls.lounge import Lounge
 from uwsgi_tls.options import Config
 from uwsgi_tls.service import Backend, Endpoint, Limits, Room, Service
+from uwsgi_tls.spool import Disk
 
 EXIT_STOPPED = 0
 EXIT_ORPHAN = 1
@@ -40,8 +45,8 @@ EXIT_NO_APPLICATION = 22  # as uWSGI with need-app
 
 READY = b"R"
 ACCEPTS_PER_TURN = 16
-REST_SECONDS = 0.1  # after running out of descriptors or memory
-COMPLAINT_SECONDS = 30.0  # between two lines that say so
+REST_SECONDS = 0.1  # of the accept loop when there is no room, unless somebody leaves before
+TUNNEL_FAREWELL_SECONDS = LINGER_SECONDS + 1.0  # before the end of reload-mercy, for a sweep and for last words
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ class Task:
     nodes: Sequence[Node]
     access_log: AccessLog | None
     master: int  # pid
+    fallback: Sequence[Node] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,7 @@ def run(task: Task, seat: Seat) -> int:
     _title(task, seat, "starting")
     wakeup = _take_signals()
     config = task.config
+    disk = Disk(os.path.abspath(config.spool_dir) if config.spool_dir else None, config.spool_limit)
     if config.chdir:
         # Not in the master: the relative paths of certificates are read again there at a reload.
         os.chdir(config.chdir)
@@ -96,7 +103,7 @@ def run(task: Task, seat: Seat) -> int:
         line(f"worker {seat.number}: unable to load the application: {type(error).__name__}: {error}")
         return EXIT_NO_APPLICATION
     service = Service(
-        limits=_limits(config),
+        limits=_limits(config, connections=_room_for_connections(config)),
         lounge=lounge,
         backend=backend,
         room=Room(config.threads),
@@ -105,6 +112,8 @@ def run(task: Task, seat: Seat) -> int:
         worker=seat.number,
         pid=os.getpid(),
         access_log=task.access_log,
+        disk=disk,
+        server=config.server_header,
     )
     gc.freeze()
     between = service.run_queued if calls_application else None
@@ -136,17 +145,19 @@ class _Acceptor:
         self._seat = seat
         self._service = service
         self._wakeup, self._wake = wakeup
-        self._complain_at = 0.0
+        self._say_resting = Notice()
+        self._rests = False
         self._listeners = {listener.socket.fileno(): listener for listener in task.listeners}
-        self._poll = select.epoll()
+        self._poll, self._poll_at_rest = select.epoll(), select.epoll()
         for fd in self._listeners:
             self._poll.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
-        self._poll.register(self._wakeup, select.EPOLLIN)
-        self._poll.register(seat.channel.fileno(), select.EPOLLIN)
+        for poll in (self._poll, self._poll_at_rest):
+            poll.register(self._wakeup, select.EPOLLIN)
+            poll.register(seat.channel.fileno(), select.EPOLLIN)
 
     def run(self) -> int:
         while True:
-            for fd, _ in self._poll.poll():
+            for fd, _ in self._wait():
                 listener = self._listeners.get(fd)
                 if listener is not None:
                     self._accept(listener)
@@ -156,43 +167,64 @@ class _Acceptor:
                 else:
                     return EXIT_ORPHAN
 
+    def _wait(self) -> list[tuple[int, int]]:
+        """Until something happens; at rest that is a guest who leaves, or a moment that passes, and nobody new."""
+        if not self._rests:
+            return self._poll.poll()
+        self._rests = False
+        crowd = self._service.crowd
+        crowd.on_left = self._nudge
+        try:
+            return self._poll_at_rest.poll(REST_SECONDS)
+        finally:
+            crowd.on_left = None
+
+    def _nudge(self) -> None:
+        """Wakes the main thread; if the pipe is full, it is awake."""
+        with suppress(BlockingIOError):
+            os.write(self._wake, b"\0")
+
     def _accept(self, listener: Listener) -> None:
         service, sock, family = self._service, listener.socket, listener.family
+        crowd = service.crowd
         for _ in range(ACCEPTS_PER_TURN):
+            if not crowd.has_room():
+                return self._rest(f"{len(crowd.guests)} connections")
             try:
                 fd, address = sock._accept()  # type: ignore[attr-defined]  # accept4(2) without a wrapper object
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as error:
-                # No descriptors or memory: those who are connected go on, and whoever waits in the queue is kept there.
-                if time.monotonic() >= self._complain_at:
-                    self._complain_at = time.monotonic() + COMPLAINT_SECONDS
-                    line(f"unable to accept connections, resting: {error}")
-                time.sleep(REST_SECONDS)
-                return
+                return self._rest(str(error))  # no descriptors or memory
             raw = RawSocket(family, socket.SOCK_STREAM, 0, fd)
             raw.setblocking(False)
             Arrival(service, listener.endpoint, raw, _peer(family, address))
 
+    def _rest(self, why: str) -> None:
+        """There is no room: those who are connected go on, and whoever waits in the queue is kept there."""
+        self._rests = True
+        self._say_resting(f"worker {self._seat.number} is full and accepts nobody until somebody leaves: {why}")
+
     def _drain(self) -> int:
         """Accepts nothing more and ends when the last connection has, or when the mercy is over."""
-        service = self._service
+        service, guests = self._service, self._service.crowd.guests
         _title(self._task, self._seat, "draining")
-        service.on_last_close = lambda: os.write(self._wake, b"\0")
+        service.crowd.on_left = self._nudge
         service.draining = True
         for listener in self._listeners.values():
             self._poll.unregister(listener.socket.fileno())
             listener.socket.close()
         end = time.monotonic() + self._task.config.reload_mercy
-        for connection in list(service.guests):
-            connection.leave_if_idle(time.monotonic() + LINGER_SECONDS)
-        while service.guests and (left := end - time.monotonic()) > 0:
+        service.ends = end - TUNNEL_FAREWELL_SECONDS
+        for guest in list(guests):
+            guest.leave_if_idle(time.monotonic() + LINGER_SECONDS)
+        while guests and (left := end - time.monotonic()) > 0:
             for fd, _ in self._poll.poll(left):
                 if fd != self._wakeup:
                     return EXIT_ORPHAN
                 os.read(self._wakeup, 512)
-        if service.guests:
-            line(f"worker {self._seat.number} leaves {len(service.guests)} connections: reload-mercy is over")
+        if guests:
+            line(f"worker {self._seat.number} leaves {len(guests)} connections: reload-mercy is over")
         return EXIT_STOPPED
 
 
@@ -246,11 +278,10 @@ def _backend(task: Task, lounge: Lounge) -> Backend:
             connect=config.http_connect_timeout,
             answer=config.http_timeout,
             grace=config.http_gracetime,
-            modifier1=config.http_modifier1,
-            modifier2=config.http_modifier2,
-            extra=config.http_var,
+            tunnel=config.http_tunnel_timeout,
+            websockets=config.http_websockets,
         )
-        return UwsgiBackend(task.nodes, policy, lounge)
+        return ProxyBackend(_protocol(config), Nodes(task.nodes, task.fallback), policy, lounge)
     if config.wsgi_file or config.module:
         return WsgiBackend(
             _application(config),
@@ -259,6 +290,12 @@ def _backend(task: Task, lounge: Lounge) -> Backend:
             extra=config.http_var,
         )
     return ReportBackend()
+
+
+def _protocol(config: Config) -> NodeProtocol:
+    if config.http_backend_http:
+        return HttpProtocol(config.http_backend_keepalive)
+    return UwsgiProtocol(config.http_modifier1, config.http_modifier2, config.http_var)
 
 
 def _application(config: Config) -> Application:
@@ -274,7 +311,19 @@ def _application(config: Config) -> Application:
         return application.missing
 
 
-def _limits(config: Config) -> Limits:
+def _room_for_connections(config: Config) -> int:
+    """`worker-connections`, or how many the limit of descriptors allows, when that is less.
+
+    A request may need one for a file beside its connection's, and one for a backend.
+    """
+    left = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(os.listdir("/proc/self/fd"))
+    room = max(1, left // (3 if config.http_to else 2))
+    if room < config.worker_connections and "worker-connections" in config.origins:
+        line(f"the limit of descriptors (RLIMIT_NOFILE) allows {room} connections, not {config.worker_connections}")
+    return min(room, config.worker_connections)
+
+
+def _limits(config: Config, connections: int) -> Limits:
     return Limits(
         handshake=config.https_handshake_timeout,
         headers=config.http_headers_timeout,
@@ -286,6 +335,13 @@ def _limits(config: Config) -> Limits:
         max_headers=config.http_max_headers,
         body_bytes=config.limit_post,
         memory_bytes=config.post_buffering,
+        body_time=config.http_body_max_time,
+        body_rate=config.http_body_min_rate,
+        write_rate=config.http_write_min_rate,
+        requests=config.max_requests_per_connection,
+        connections=connections,
+        handshakes=config.https_max_handshakes,
+        per_client=config.connections_per_client,
     )
 
 

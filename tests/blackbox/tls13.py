@@ -17,7 +17,6 @@ from types import TracebackType
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
-from pki import pki
 
 SECONDS = 20.0  # what takes longer hangs
 READ_BYTES = 65536
@@ -25,6 +24,7 @@ HANDSHAKE, APPLICATION_DATA = 22, 23  # ContentType: 5.1
 NONCE_BYTES = 12
 TAG_BYTES = 16
 KEY_UPDATE = b"\x18\0\0\x01\0"  # update_not_requested: 4.6.3
+KEY_UPDATE_REQUESTED = b"\x18\0\0\x01\1"  # the server is to send one, too
 HALF_A_KEY_UPDATE = KEY_UPDATE[:4]  # all but its body
 
 
@@ -85,7 +85,8 @@ class Client:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         with tempfile.TemporaryDirectory() as directory:
             self._keys = Path(directory, "keys")
-            context = ssl.create_default_context(cafile=pki().ca.crt)
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # whom it talks to is not the point
             context.minimum_version = ssl.TLSVersion.TLSv1_3
             context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF  # Python sets it, and takes any end for a good one
             context.keylog_filename = str(self._keys)
@@ -147,11 +148,11 @@ class Client:
         """Any bytes of handshake messages, in one record. After a KeyUpdate's last byte `sealer.update` is due."""
         self.sock.sendall(self.sealer.record(message, HANDSHAKE))
 
-    def key_updates(self, count: int) -> bytes:
+    def key_updates(self, count: int, message: bytes = KEY_UPDATE) -> bytes:
         """The records of so many whole KeyUpdates, not sent yet; what is sent after them has the last one's keys."""
         records = []
         for _ in range(count):
-            records.append(self.sealer.record(KEY_UPDATE, HANDSHAKE))
+            records.append(self.sealer.record(message, HANDSHAKE))
             self.sealer.update()
         return b"".join(records)
 

@@ -1,4 +1,4 @@
-"""The servers behind `http-to`, in turn; one that could not be reached is passed over for a while."""
+"""The servers behind `http-to`, in turn, and those of `http-fallback`; one that could not be reached is passed over."""
 
 import socket
 from collections.abc import Sequence
@@ -18,29 +18,30 @@ class Node:
     dead_until: float = 0.0
 
 
-def node(address: Address) -> Node:
-    """The node of one `http-to`. Raises ConfigError where a name cannot be resolved."""
+def node(address: Address, option: str = "http-to") -> Node:
+    """The node of one `http-to` or `http-fallback`. Raises ConfigError where a name cannot be resolved."""
     if isinstance(address, UnixAddress):
         return Node(str(address), socket.AF_UNIX, address.path)
     if not isinstance(address, TcpAddress):
-        raise ConfigError("http-to", str(address), "not the address of a server")
+        raise ConfigError(option, str(address), "not the address of a server")
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise ConfigError("http-to", str(address), f"cannot resolve the name: {error}") from None
+        raise ConfigError(option, str(address), f"cannot resolve the name: {error}") from None
     family, _, _, _, where = found[0]
     return Node(str(address), socket.AddressFamily(family), where)
 
 
 class Nodes:
-    """Round robin."""
+    """Round robin; when none of `nodes` can be reached, those of `fallback` in their order."""
 
-    def __init__(self, nodes: Sequence[Node]) -> None:
+    def __init__(self, nodes: Sequence[Node], fallback: Sequence[Node] = ()) -> None:
         self._nodes = list(nodes)
+        self._fallback = list(fallback)
         self._turn = 0
 
     def choose(self, tried: Sequence[Node], now: float) -> Node | None:
-        """The next in turn that was not tried for this request: one that lives at `now` (monotonic), else any."""
+        """The next that was not tried for this request: one that lives at `now` (monotonic), else any."""
         nodes, count = self._nodes, len(self._nodes)
         first, self._turn = self._turn, (self._turn + 1) % count
         spare = None
@@ -51,4 +52,11 @@ class Nodes:
                     return node
                 # With none alive a refusal is learnt as quickly as it is foretold, and the first that is back is found.
                 spare = spare or node
-        return spare
+        return self._fall_back(tried, now, spare) if self._fallback else spare
+
+    def _fall_back(self, tried: Sequence[Node], now: float, spare: Node | None) -> Node | None:
+        left = [node for node in self._fallback if node not in tried]
+        for node in left:
+            if node.dead_until <= now:
+                return node
+        return spare or (left[0] if left else None)

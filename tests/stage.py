@@ -1,0 +1,135 @@
+"""A proxy backend on a stage: one node whose connections the test accepts, a real lounge, clients that are not real.
+
+`Wire` stands in for a client's connection, `Stage` is the backend with its service thread. For the tests of what is
+below blackbox/test_http_to.py: answers cut into pieces that no real backend would send, and races that nobody wins.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from test_uwsgi_packet import decode
+
+from uwsgi_tls.backends.nodes import Node, Nodes
+from uwsgi_tls.backends.proxy import NodeProtocol, Policy, ProxyBackend
+from uwsgi_tls.backends.uwsgi import UwsgiProtocol
+from uwsgi_tls.connection import Connection
+from uwsgi_tls.exchange import Exchange
+from uwsgi_tls.http import head_end, parse_head
+from uwsgi_tls.lounge import Lounge
+from uwsgi_tls.service import Limits, Room, Service
+from uwsgi_tls.spool import Spool
+
+SECONDS = 5.0
+LIMITS = Limits(1, 1, 1, 1, 1, 4096, 100, 0, memory_bytes=1000)
+POLICY = Policy(connect=1, answer=1, grace=30, websockets=True)
+UWSGI = UwsgiProtocol(modifier1=5, modifier2=7, extra=(("EXTRA", "1"),))
+
+
+@dataclass
+class Wire:
+    """The client's connection: takes as much as `capacity`, and is drained by the test in the service thread."""
+
+    service: Service
+    capacity: int
+    taken: bytearray = field(default_factory=bytearray)
+    step: Callable[[int], None] | None = None
+    closed: bool = False
+    done: threading.Event = field(default_factory=threading.Event)
+    exchange: Exchange | None = None
+    deadline: float = 0.0
+    peer: tuple[str, str] = ("192.0.2.1", "4711")
+    variables: tuple[tuple[str, str], ...] = (("SERVER_PORT", "443"),)
+    endpoint: Any = field(default_factory=lambda: SimpleNamespace(port="443", name="test"))
+    waits: int = 0  # how often it was parked until an answer comes
+
+    def write(self, data: bytes) -> int:
+        sent = min(len(data), self.capacity)
+        self.taken += data[:sent]
+        self.capacity -= sent
+        return sent
+
+    def wait_to_write(self, step: Callable[[int], None], progress: bool) -> None:
+        self.step = step
+
+    def wait_for_answer(self) -> None:
+        self.waits += 1
+
+    def resume(self) -> None:
+        self.done.set()
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            assert self.exchange is not None
+            self.exchange.client_gone()
+            self.done.set()
+
+    @property
+    def body(self) -> bytes:
+        return bytes(self.taken.partition(b"\r\n\r\n")[2])
+
+    @property
+    def status(self) -> int:
+        return int(self.taken[9:12] or 0)
+
+
+class Stage:
+    """A backend with one node, whose connections the test accepts, and the lounge's thread."""
+
+    def __init__(self, directory: Path, protocol: NodeProtocol = UWSGI, policy: Policy = POLICY) -> None:
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(directory / "n"))
+        self.listener.listen()
+        self.listener.settimeout(SECONDS)
+        self.lounge = Lounge(1)
+        self.node = Node("n", socket.AF_UNIX, str(directory / "n"))
+        self.backend = ProxyBackend(protocol, Nodes([self.node]), policy, self.lounge)
+        self.service = Service(LIMITS, self.lounge, self.backend, Room(1), export_cert=False, worker=1, pid=1)
+        self.thread = threading.Thread(target=self.lounge.serve, daemon=True)
+        self.thread.start()
+
+    def ask(self, method: str = "GET", body: bytes | None = None, capacity: int = 1 << 40, fields: str = "") -> Wire:
+        """Begins with a request; the node's end of it is `accept`'s."""
+        raw = f"{method} /x HTTP/1.1\r\nHost: h\r\n{fields}\r\n".encode()
+        wire = Wire(self.service, capacity)
+        wire.exchange = exchange = Exchange(cast(Connection, wire), parse_head(raw[: head_end(raw, 4096)], 100))
+        if body is not None:
+            exchange.body = Spool(LIMITS.memory_bytes)
+            exchange.body.append(body)
+        self.do(lambda: self.backend.handle(exchange))
+        return wire
+
+    def do(self, call: Callable[[], object]) -> None:
+        """Has the service thread do it."""
+
+        def do() -> None:
+            call()
+
+        self.lounge.later(0.0, do)
+
+    def accept(self) -> socket.socket:
+        sock = self.listener.accept()[0]
+        sock.settimeout(SECONDS)
+        return sock
+
+    def end(self) -> None:
+        self.lounge.closed = True
+        self.thread.join(SECONDS)
+        assert not self.thread.is_alive()
+        self.listener.close()
+
+
+def read_packet(sock: socket.socket) -> dict[bytes, bytes]:
+    head = sock.recv(4, socket.MSG_WAITALL)
+    packet = head + sock.recv(int.from_bytes(head[1:3], "little"), socket.MSG_WAITALL)
+    modifier1, modifier2, pairs = decode(packet)
+    assert (modifier1, modifier2) == (5, 7)
+    assert pairs[-1] == (b"EXTRA", b"1")
+    return dict(pairs)

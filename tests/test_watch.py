@@ -1,0 +1,91 @@
+"""watch.py: which changes of a file are noticed, and when."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from uwsgi_tls.watch import Watch
+
+
+def look(path: str) -> int:
+    return os.open(path, os.O_RDONLY)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    certificate, key = tmp_path / "a.crt", tmp_path / "a.key"
+    for file in (certificate, key):
+        file.write_text("old")
+    return certificate, key
+
+
+def test_a_change_counts_once_it_has_settled(files: tuple[Path, Path]) -> None:
+    watch = Watch(map(str, files), look)
+    assert [watch.has_changed() for _ in range(2)] == [False, False]
+    files[0].write_text("newer")
+    assert [watch.has_changed() for _ in range(3)] == [False, True, False]
+
+
+def test_the_certificate_and_then_its_key_are_one_change(files: tuple[Path, Path]) -> None:
+    watch = Watch(map(str, files), look)
+    files[0].write_text("newer")
+    first = watch.has_changed()
+    files[1].write_text("newer")
+    assert [first, *(watch.has_changed() for _ in range(3))] == [False, False, True, False]
+
+
+def test_what_is_changed_back_is_no_change(files: tuple[Path, Path]) -> None:
+    watch = Watch(map(str, files), look)
+    aside = files[0].with_suffix(".old")
+    files[0].rename(aside)
+    assert not watch.has_changed()
+    aside.rename(files[0])
+    assert [watch.has_changed() for _ in range(3)] == [False] * 3
+
+
+@pytest.mark.parametrize("way", ["rename", "link", "gone", "touch"])
+def test_the_ways_to_replace_a_file(files: tuple[Path, Path], way: str) -> None:
+    certificate, _ = files
+    fresh = certificate.with_name("fresh")
+    fresh.write_text("old")
+    watch = Watch(map(str, files), look)
+    match way:
+        case "rename":
+            fresh.rename(certificate)
+        case "link":  # as Let's Encrypt's client does
+            certificate.unlink()
+            certificate.symlink_to(fresh)
+        case "gone":
+            certificate.unlink()
+        case "touch":
+            os.utime(certificate, (1, 1))
+    assert [watch.has_changed() for _ in range(3)] == [False, True, False]
+
+
+def test_a_new_name_in_a_directory(files: tuple[Path, Path]) -> None:
+    directory = files[0].parent
+    watch = Watch([str(directory)], look)
+    (directory / "b.crt").write_text("")
+    assert [watch.has_changed() for _ in range(3)] == [False, True, False]
+
+
+def test_what_cannot_be_opened_is_a_state_too(files: tuple[Path, Path]) -> None:
+    closed = True
+
+    def refuse(path: str) -> int:
+        if closed:
+            raise PermissionError(13, "no")
+        return look(path)
+
+    watch = Watch(map(str, files), refuse)
+    assert not watch.has_changed()
+    closed = False
+    assert [watch.has_changed() for _ in range(3)] == [False, True, False]
+
+
+def test_no_descriptor_is_left_open(files: tuple[Path, Path]) -> None:
+    before = os.listdir("/proc/self/fd")
+    watch = Watch([*map(str, files), str(files[0].parent), "/none"], look)
+    watch.has_changed()
+    assert os.listdir("/proc/self/fd") == before
