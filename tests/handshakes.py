@@ -14,10 +14,12 @@ import pytest
 from OpenSSL import SSL
 from pki import Issued, Pki
 
-from uwsgi_tls import certificates, tls
+from uwsgi_tls import certificates, contexts, sites
 from uwsgi_tls.addresses import SharedAddress
+from uwsgi_tls.client_allow import Rule
 from uwsgi_tls.https_option import HttpsListener
-from uwsgi_tls.peer import TlsFacts, client_variables, facts
+from uwsgi_tls.options import Config
+from uwsgi_tls.peer import TlsFacts, client_variables, facts, objection
 from uwsgi_tls.tls import reason
 
 SECONDS = 20  # no handshake takes so long; what takes longer hangs
@@ -41,16 +43,22 @@ def option(server: Issued, ciphers: str = "", client_ca: str = "", required: boo
 
 
 def build_context(listener: HttpsListener) -> SSL.Context:
-    return tls.build_context(listener, certificates.load(listener), str(listener.address))
+    """The context of a listener, with what it leaves open filled in by the options' defaults."""
+    (site,) = sites.of_listeners(Config(https=(listener,)))
+    return contexts.build_context(site, certificates.load(site), str(listener.address))
 
 
 @dataclass
 class Server:
-    """What the server's side of one connection saw."""
+    """What the server's side of one connection saw; first what it is given."""
 
+    sni: str = "server.lab"
+    export_cert: bool = True
+    rules: tuple[Rule, ...] = ()
     reason: str = ""  # why there is no connection
     facts: TlsFacts | None = None
     variables: tuple[tuple[str, str], ...] = ()
+    objection: str = ""
 
     def serve(self, context: SSL.Context, sock: socket.socket) -> None:
         """Shake hands and say what that proved, in one line of JSON; then close as a server does."""
@@ -58,8 +66,9 @@ class Server:
         conn.set_accept_state()
         try:
             conn.do_handshake()
-            self.variables = client_variables(conn, "server.lab", export_cert=True)
-            self.facts = facts(conn, "server.lab")
+            self.objection = objection(conn, self.rules)
+            self.variables = client_variables(conn, self.sni, self.export_cert)
+            self.facts = facts(conn, self.sni)
             conn.send(json.dumps(asdict(self.facts)).encode() + b"\n")
             conn.shutdown()
             sock.shutdown(socket.SHUT_WR)
@@ -120,10 +129,13 @@ def client_context(
 
 
 def handshake(
-    server_context: SSL.Context, context: ssl.SSLContext, session: ssl.SSLSession | None = None
+    server_context: SSL.Context,
+    context: ssl.SSLContext,
+    session: ssl.SSLSession | None = None,
+    server: Server | None = None,
 ) -> tuple[Server, Client]:
     ours, theirs = socket.socketpair()
-    server, client = Server(), Client()
+    server, client = server or Server(), Client()
     thread = threading.Thread(target=client.talk, args=(context, theirs, session))
     with ours, theirs:
         thread.start()

@@ -64,6 +64,7 @@ def issue(
     days: tuple[int, int] = (-1, 365),
     usage: Sequence[ObjectIdentifier] = (),
     sans: Sequence[x509.GeneralName] = (),
+    extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
     authority: bool = False,
 ) -> Issued:
     """Make one certificate, self-signed without an issuer, valid over `days` counted from now."""
@@ -83,6 +84,8 @@ def issue(
         builder = builder.add_extension(x509.ExtendedKeyUsage(list(usage)), critical=False)
     if sans:
         builder = builder.add_extension(x509.SubjectAlternativeName(list(sans)), critical=False)
+    for extension, critical in extensions:
+        builder = builder.add_extension(extension, critical)
     certificate = builder.sign(key if issuer is None else issuer.key, hashes.SHA256())
     # A root is trusted, not sent.
     above = issuer.chain if issuer is not None and issuer.certificate.issuer != issuer.certificate.subject else ()

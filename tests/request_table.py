@@ -134,6 +134,7 @@ ACCEPTED: list[tuple[bytes, dict[str, object]]] = [
     # Fields that stay on this connection
     (get(b"Keep-Alive: timeout=5", b"TE: trailers", b"Trailer: X", b"Proxy-Connection: keep-alive"), {}),
     (get(b"Proxy: http://evil"), {}),
+    (get(b"Client-Cert: :AA==:", b"CLIENT-CERT-CHAIN: :AA==:", b"Client_Cert: :AA==:"), {}),
     # Names
     (get(b"aCCept: x"), with_fields(HTTP_ACCEPT="x")),
     (get(b"X-Foo-Bar: x"), with_fields(HTTP_X_FOO_BAR="x")),

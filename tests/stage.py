@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +56,7 @@ class Wire:
         self.capacity -= sent
         return sent
 
-    def wait_to_write(self, step: Callable[[int], None], progress: bool) -> None:
+    def wait_to_write(self, step: Callable[[int], None], progress: bool, latest: float = 0.0) -> None:
         self.step = step
 
     def wait_for_answer(self) -> None:
@@ -113,6 +114,12 @@ class Stage:
             call()
 
         self.lounge.later(0.0, do)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not condition():
+            assert time.monotonic() < deadline
+            threading.Event().wait(0.005)
 
     def accept(self) -> socket.socket:
         sock = self.listener.accept()[0]

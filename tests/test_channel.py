@@ -8,14 +8,12 @@ from dataclasses import dataclass
 
 import pytest
 from blackbox.tls13 import HALF_A_KEY_UPDATE, HANDSHAKE, KEY_UPDATE, Client
+from handshakes import build_context, option
 from pki import pki
 
-from uwsgi_tls import certificates
 from uwsgi_tls.channel import Channel
 from uwsgi_tls.gone import Gone
-from uwsgi_tls.https_option import Site
 from uwsgi_tls.lounge import READ, WRITE
-from uwsgi_tls.tls import build_context
 
 SECONDS = 20.0  # what takes longer hangs
 MIB = 1 << 20
@@ -40,8 +38,7 @@ class Pair:
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     server = pki().server_ec
-    site = Site(certificates=((server.crt, server.key_file),))
-    context = build_context(site, certificates.load(site), "")
+    context = build_context(option(server))
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     with ours, Client(theirs) as client, ThreadPoolExecutor() as pool:

@@ -323,10 +323,9 @@ BAD: list[tuple[str, Sequence[str], str]] = [
         "if-env = HOME: conditions and loops in a configuration are not supported (app.ini:2)",
     ),
     (
-        "[uwsgi]\nsni = www a,b,,!ca\n",
+        "[uwsgi]\nsni = www a,b,,!\n",
         ["app.ini"],
-        "sni = www a,b,,!ca: not supported yet: every name would get the certificate and the client CA of its https"
-        " option (app.ini:2)",
+        "sni = www a,b,,!: the client CA is empty; take the last comma away to ask for no certificate (app.ini:2)",
     ),
     ("", ["none.ini"], "ini = none.ini: No such file or directory (command line)"),
     ("", ["app.yaml"], "configuration file = app.yaml: not FILE.ini or FILE.ini:SECTION (command line)"),

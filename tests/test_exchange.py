@@ -10,7 +10,7 @@ import os
 import threading
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import BinaryIO, cast
@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uwsgi_tls import exchange as module
-from uwsgi_tls.connection import Connection
 from uwsgi_tls.access import STATUS_CLIENT_LEFT
+from uwsgi_tls.connection import Connection
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.http import head_end, parse_head
@@ -29,7 +29,7 @@ from uwsgi_tls.logs import AccessLog, AccessRecord
 from uwsgi_tls.lounge import NEVER, Lounge
 from uwsgi_tls.response import BadResponse
 from uwsgi_tls.service import Backend, Limits, Room, Service
-from uwsgi_tls.spool import Spool
+from uwsgi_tls.spool import Disk, Spool
 
 LIMITS = Limits(1, 1, 1, 1, 1, 4096, 100, 0, memory_bytes=1000)
 ALL = 1 << 40
@@ -261,6 +261,33 @@ def test_fail_when_all_is_over() -> None:
     assert len(log.records) == 1
 
 
+@pytest.mark.parametrize(("status", "later"), [(503, True), (429, True), (502, False), (504, False), (400, False)])
+def test_who_may_come_back_later_is_told_when(status: int, later: bool) -> None:
+    exchange, wire, _ = an_exchange()
+    exchange.fail(status, "because")
+    assert ("\r\nRetry-After: 5" in head_of(wire)) is later
+
+
+@pytest.mark.parametrize(
+    ("server", "headers", "field"),
+    [
+        ("", [], None),
+        ("", [("Server", "app")], "app"),
+        ("ours", [], "ours"),
+        ("ours", [("Server", "app")], "app"),
+    ],
+)
+def test_the_server_field(server: str, headers: list[tuple[str, str]], field: str | None) -> None:
+    exchange, wire, _ = an_exchange()
+    wire.service.server = server
+    exchange.start("200 OK", [*headers, *LENGTH_5])
+    exchange.write(b"hello")
+    exchange.finish()
+    fields = [line.partition(": ")[2] for line in head_of(wire).split("\r\n") if line.startswith("Server:")]
+    assert fields == ([field] if field else [])
+    assert "\r\nDate: " in head_of(wire)
+
+
 # --- clients that leave -----------------------------------------------------------------------
 
 
@@ -432,7 +459,7 @@ def test_only_progress_buys_time() -> None:
     exchange, wire, _ = an_exchange(capacity=0)
     bought: list[bool] = []
 
-    def park(step: Callable[[int], None], progress: bool, latest: float) -> None:
+    def park(step: Callable[[int], None], progress: bool, latest: float = NEVER) -> None:
         wire.step = step
         bought.append(progress)
 
@@ -444,6 +471,120 @@ def test_only_progress_buys_time() -> None:
     assert bought == [True, False, True, False]
     exchange.finish()
     wire.drain()
+
+
+def test_time_of_a_client_that_is_behind() -> None:
+    """It has the time of one piece, and what it has taken of what waited adds what that may take; once it has caught
+    up, it begins anew."""
+    exchange, wire, _ = an_exchange(capacity=0, limits=replace(LIMITS, write=10, write_rate=100))
+    lounge = wire.service.lounge
+    lounge.now = 5000.0
+    exchange.start("200 OK", [("Content-Length", "90000")])
+    exchange.write(b"x" * 50_000)
+    assert wire.latest == 5010.0
+    lounge.now = 5020.0
+    wire.drain(4000)
+    assert wire.latest == 5010.0 + 4000 / 100
+    wire.drain(0)
+    assert wire.latest == 5050.0
+    wire.drain(ALL)
+    assert wire.step is None
+    assert len(body_of(wire)) == 50_000
+    lounge.now, wire.capacity = 6000.0, 0
+    exchange.write(b"x" * 30_000)
+    assert wire.latest == 6010.0
+    wire.drain(100)
+    assert wire.latest == 6011.0
+    exchange.abandon()
+    wire.drain()
+
+
+def test_without_a_rate_only_pieces_count() -> None:
+    exchange, wire, _ = an_exchange(capacity=0)
+    exchange.start("200 OK", [])
+    exchange.write(b"x" * 5000)
+    assert wire.latest == NEVER
+    wire.drain()
+
+
+# --- the disk ---------------------------------------------------------------------------------
+
+
+def is_full(exchange: Exchange) -> bool:
+    return exchange.full
+
+
+def test_a_producer_that_can_stop_is_told_before_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks before each step and writes at most a step; not a byte is refused, whoever fills the disk meanwhile."""
+    monkeypatch.setattr(module, "STEP_BYTES", 1100)
+    for used in range(0, 6000, 500):
+        exchange, wire, _ = an_exchange(capacity=0)
+        disk = wire.service.disk = Disk(str(tmp_path), 6000)
+        disk.take(used)
+        exchange.on_dry = lambda: None
+        exchange.start("200 OK", [])
+        blocks = 0
+        while not is_full(exchange):
+            exchange.write(b"%4d" % blocks + b"x" * 996)
+            blocks += 1
+            assert blocks < 10
+        assert disk.used <= 6000
+        assert blocks >= 1
+        others, free = disk.used, 6000 - disk.used
+        disk.take(free)
+        wire.drain(500)
+        assert is_full(exchange)
+        disk.give(free)
+        assert disk.used == others
+        wire.drain()
+        assert disk.used == used
+        assert not is_full(exchange), "it has caught up"
+        exchange.write(b"end")
+        assert exchange.finish() is True
+        body = b"".join(b"3e8\r\n%4d%b\r\n" % (number, b"x" * 996) for number in range(blocks))
+        assert body_of(wire) == body + b"3\r\nend\r\n0\r\n\r\n"
+
+
+def test_an_application_that_cannot_stop_is_cut(tmp_path: Path) -> None:
+    """No thread waits for the disk. What it had is freed."""
+    exchange, wire, log = an_exchange(capacity=0)
+    disk = wire.service.disk = Disk(str(tmp_path), 6000)
+    exchange.start("200 OK", [])
+    for _ in range(5):
+        exchange.write(b"x" * 1000)
+    with pytest.raises(Gone):
+        exchange.write(b"x" * 1000)
+    assert 4000 < disk.used <= 6000
+    exchange.abandon()
+    wire.drain()
+    assert wire.closed
+    assert disk.used == 0
+    assert len(log.records) == 1
+
+
+def test_how_far_a_producer_may_be_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HIGH_WATER_BYTES", 5000)
+    exchange, wire, _ = an_exchange(capacity=0)
+    exchange.start("200 OK", [])
+    assert not is_full(exchange)
+    exchange.write(b"x" * 4000)
+    assert not is_full(exchange)
+    exchange.write(b"x" * 1000)
+    assert is_full(exchange)
+    wire.drain()
+    assert not is_full(exchange)
+
+
+def test_a_file_is_not_stored(tmp_path: Path) -> None:
+    exchange, wire, _ = an_exchange(capacity=0)
+    wire.service.disk = Disk(str(tmp_path), 1)
+    exchange.start("200 OK", [("Content-Length", "250000")])
+    assert exchange.send_file(Counted(b"hello" * 50_000), 250_000) is False
+    assert not is_full(exchange)
+    wire.drain()
+    assert len(body_of(wire)) == 250_000
 
 
 # --- blocks -----------------------------------------------------------------------------------
@@ -544,7 +685,7 @@ def test_two_threads() -> None:
         def park(
             step: Callable[[int], None],
             progress: bool,
-            latest: float,
+            latest: float = NEVER,
             wire: Wire = wire,
             parked: threading.Semaphore = parked,
         ) -> None:

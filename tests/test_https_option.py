@@ -1,12 +1,24 @@
 """Values of https and https2: fields, client CA, and the slips that people make."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from uwsgi_tls.addresses import Address, SharedAddress, TcpAddress
-from uwsgi_tls.https_option import HttpsListener, parse_https, parse_https2
+from uwsgi_tls.client_allow import Rule
+from uwsgi_tls.https_option import (
+    HttpsListener,
+    SniSite,
+    parse_https,
+    parse_https2,
+    parse_sni,
+    parse_sni2,
+    parse_sni_regexp,
+    server_name,
+)
 
 ANY = TcpAddress("0.0.0.0", 8443)
 
@@ -103,3 +115,158 @@ def test_https_nonsense_is_named(text: str, cause: str) -> None:
 def test_https2_nonsense_is_named(text: str, cause: str) -> None:
     with pytest.raises(ValueError, match=re.escape(cause)):
         parse_https2(text)
+
+
+# Every key
+
+
+def test_every_key_of_https2() -> None:
+    text = (
+        "addr==0,cert=rsa.crt,key=rsa.key,cert=ec.crt,key=ec.key,ciphers=HIGH,clientca=!ca.crt,crl=ca.crl,depth=2,"
+        "ciphersuites=TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256,profile=intermediate,min-version=TLSv1.2,"
+        "max-version=1.3,allow=cn:Client 01,allow=dns:client.lab"
+    )
+    assert parse_https2(text) == HttpsListener(
+        address=SharedAddress(0),
+        certificates=(("rsa.crt", "rsa.key"), ("ec.crt", "ec.key")),
+        ciphers="HIGH",
+        ciphersuites="TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256",
+        client_ca="ca.crt",
+        client_required=True,
+        crl="ca.crl",
+        verify_depth=2,
+        profile="intermediate",
+        min_version="1.2",
+        max_version="1.3",
+        client_allow=(Rule("cn", "Client 01"), Rule("dns", "client.lab")),
+        text=text,
+        option="https2",
+    )
+    assert parse_https2(text).files == ("rsa.crt", "rsa.key", "ec.crt", "ec.key", "ca.crt", "ca.crl")
+
+
+BAD_KEYS = [
+    ("key=c", "there are 1 cert and 2 key"),
+    ("cert=c,key=d,cert=e", "there are 3 cert and 2 key"),
+    ("crl=x", "crl has no effect without clientca"),
+    ("depth=1", "depth has no effect without clientca"),
+    ("allow=cn:x", "allow has no effect without clientca"),
+    ("clientca=ca,depth=-1", "depth '-1' is not between 0 and 100"),
+    ("clientca=ca,depth=101", "depth '101' is not between"),
+    ("clientca=ca,depth=\u0661", "is not between"),
+    ("clientca=ca,depth=1,depth=2", "depth is given twice"),
+    ("clientca=ca,clientca=cb", "clientca is given twice"),
+    ("clientca=ca,allow=x", "is not one of cn:NAME"),
+    ("clientca=ca,crl=", "crl is empty"),
+    ("profile=old", "gone from Mozilla's guidelines"),
+    ("profile=paranoid", "'paranoid' is no profile; there are modern and intermediate"),
+    ("min-version=1.1", "TLS 1.1 is broken (RFC 8996)"),
+    ("max-version=1.4", "'1.4' is no TLS version"),
+    ("ciphersuites=HIGH", "'HIGH' is no TLS 1.3 cipher suite"),
+    ("ciphersuites=", "ciphersuites is empty"),
+    ("name=a.lab", "'name=a.lab' is not KEY=VALUE"),
+]
+
+
+@pytest.mark.parametrize(("more", "cause"), BAD_KEYS)
+def test_bad_keys_are_named(more: str, cause: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(cause)):
+        parse_https2(f"addr==0,cert=a,key=b,{more}")
+
+
+# Names
+
+GOOD_NAMES = [
+    ("a.lab", "a.lab"),
+    ("A.Lab.", "a.lab"),
+    ("localhost", "localhost"),
+    ("*.a.lab", "*.a.lab"),
+    ("*.A.LAB.", "*.a.lab"),
+    ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+    ("_x.a.lab", "_x.a.lab"),
+]
+BAD_NAMES = [
+    ("127.0.0.1", "addresses are none"),
+    ("::1", "addresses are none"),
+    ("b\u00fccher.example", "xn--"),
+    ("*", "a wildcard is *.NAME"),
+    ("*.*.lab", "a wildcard is *.NAME"),
+    ("a*.lab", "a wildcard is *.NAME"),
+    ("a.*.lab", "a wildcard is *.NAME"),
+    ("*.", "a wildcard is *.NAME"),
+    ("", "is no server name"),
+    (".", "is no server name"),
+    ("..", "is no server name"),
+    ("a..lab", "is no server name"),
+    ("../a.lab", "is no server name"),
+    ("a.lab:443", "is no server name"),
+    ('"a.lab"', "is no server name"),
+    ("a" * 64 + ".lab", "is no server name"),
+]
+
+
+@pytest.mark.parametrize(("text", "name"), GOOD_NAMES)
+def test_a_server_name(text: str, name: str) -> None:
+    assert server_name(text) == name
+
+
+@pytest.mark.parametrize(("text", "cause"), BAD_NAMES)
+def test_what_is_no_server_name(text: str, cause: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(cause)):
+        server_name(text)
+
+
+def site(text: str, option: str, **more: Any) -> SniSite:
+    return SniSite(text=text, option=option, **({"certificates": (("a", "b"),)} | more))
+
+
+GOOD_SNI: list[tuple[Callable[[str], SniSite], SniSite]] = [
+    (parse_sni, site("A.Lab a,b", "sni", names=("a.lab",))),
+    (parse_sni, site("*.a.lab  \t a,b,HIGH", "sni", names=("*.a.lab",), ciphers="HIGH")),
+    (parse_sni, site("a.lab a,b,,ca", "sni", names=("a.lab",), client_ca="ca")),
+    (
+        parse_sni,
+        site("a.lab a,b,HIGH,!c,a", "sni", names=("a.lab",), ciphers="HIGH", client_ca="c,a", client_required=True),
+    ),
+    (parse_sni, site("a.lab a b,c d", "sni", names=("a.lab",), certificates=(("a b", "c d"),))),
+    (
+        parse_sni_regexp,
+        site("^a[0-9]+ a,b,,!ca", "sni-regexp", expression="^a[0-9]+", client_ca="ca", client_required=True),
+    ),
+    (parse_sni2, site("name=A.lab,name=*.b.lab,name=a.lab.,cert=a,key=b", "sni2", names=("a.lab", "*.b.lab"))),
+    (
+        parse_sni2,
+        site("cert=a,key=b,name=a.lab,clientca=ca,depth=0", "sni2", names=("a.lab",), client_ca="ca", verify_depth=0),
+    ),
+]
+
+BAD_SNI: list[tuple[Callable[[str], SniSite], str, str]] = [
+    (parse_sni, "", "the syntax is NAME CERTIFICATE,KEY"),
+    (parse_sni, "a.lab", "the syntax is NAME CERTIFICATE,KEY"),
+    (parse_sni, "a.lab,a,b", "the syntax is NAME CERTIFICATE,KEY"),
+    (parse_sni, "a.lab a", "the syntax is NAME CERTIFICATE,KEY"),
+    (parse_sni, "a.lab ,b", "the certificate file is empty"),
+    (parse_sni, "a.lab a,", "the key file is empty"),
+    (parse_sni, "a.lab a,b,HIGH,", "the client CA is empty"),
+    (parse_sni, "a.lab a,b,ca.crt", "two commas before the CA"),
+    (parse_sni, "127.0.0.1 a,b", "addresses are none"),
+    (parse_sni, "~x a,b", "is no server name"),
+    (parse_sni_regexp, "a.lab", "the syntax is EXPRESSION CERTIFICATE,KEY"),
+    (parse_sni_regexp, "a[ a,b", "'a[' is no regular expression: unterminated character set"),
+    (parse_sni2, "cert=a,key=b", "name must be given"),
+    (parse_sni2, "name=a.lab", "cert and key must be given: name=NAME,cert=FILE,key=FILE"),
+    (parse_sni2, "name=,cert=a,key=b", "name is empty"),
+    (parse_sni2, "name=1.2.3.4,cert=a,key=b", "addresses are none"),
+    (parse_sni2, "addr==0,name=a.lab,cert=a,key=b", "'addr==0' is not KEY=VALUE"),
+]
+
+
+@pytest.mark.parametrize(("parse", "expected"), GOOD_SNI)
+def test_sni(parse: Callable[[str], SniSite], expected: SniSite) -> None:
+    assert parse(expected.text) == expected
+
+
+@pytest.mark.parametrize(("parse", "text", "cause"), BAD_SNI)
+def test_sni_nonsense_is_named(parse: Callable[[str], SniSite], text: str, cause: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(cause)):
+        parse(text)

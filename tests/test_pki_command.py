@@ -230,6 +230,15 @@ def test_days(authority: x509.Certificate) -> None:
     assert moment(certificate("b"), "not_valid_after") == moment(authority, "not_valid_after")
 
 
+def test_no_leaf_is_older_than_its_authority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """openssl, unlike us, makes an authority that is good from this moment on."""
+    with monkeypatch.context() as patch:
+        patch.setattr(certificate_authority, "CLOCK_SKEW", timedelta(0))
+        assert pki.run(["ca"]) == 0
+    assert pki.run(["server", "a"]) == 0
+    assert moment(certificate("a"), "not_valid_before") == moment(certificate("ca"), "not_valid_before")
+
+
 @pytest.mark.usefixtures("authority")
 def test_a_name_too_long_for_a_common_name() -> None:
     name = ".".join(["a" * 40, "b" * 40, "example"])

@@ -36,8 +36,11 @@ def framed(
     keep_alive: bool = True,
     date: str = "",
     server: str = "",
+    hsts: str = "",
 ) -> Framed:
-    return frame(status, headers, method=method, minor=minor, keep_alive=keep_alive, date=date, server=server)
+    return frame(
+        status, headers, method=method, minor=minor, keep_alive=keep_alive, date=date, server=server, hsts=hsts
+    )
 
 
 def lines(result: Framed) -> list[bytes]:
@@ -164,6 +167,15 @@ def test_date_and_server_are_added_unless_said() -> None:
     assert lines(framed("200 OK", FIVE))[1:] == [b"Content-Length: 5"]
     assert lines(framed("200 OK", ("Date", "then"), FIVE, date=DATE, server="s"))[1:3] == [b"Server: s", b"Date: then"]
     assert b"Date: " + DATE.encode() in lines(framed("200 OK", ("Server", "app"), FIVE, date=DATE, server="s"))
+
+
+def test_hsts_is_added_unless_said() -> None:
+    """RFC 6797, 6.1: a response has one Strict-Transport-Security field, and an application may know better."""
+    added = b"Strict-Transport-Security: max-age=9"
+    assert added in lines(framed("404 Not Found", FIVE, hsts="max-age=9"))
+    for own in ("Strict-Transport-Security", "strict-transport-security", "STRICT-Transport-Security"):
+        result = lines(framed("200 OK", (own, "max-age=0"), FIVE, hsts="max-age=9"))
+        assert result[1:] == [own.encode() + b": max-age=0", b"Content-Length: 5"]
 
 
 @pytest.mark.parametrize("status", ["200 OK", "200 ", "299 a b", "404 Nicht gefunden: \xfc", "500 \t", "599 x"])

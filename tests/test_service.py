@@ -132,6 +132,21 @@ def test_who_has_left_meanwhile_costs_no_call() -> None:
     assert (cast(Waiting, left).done, left.taken) == ([], False)
 
 
+def test_who_does_not_wait_any_longer_is_forgotten() -> None:
+    """However long the threads stay busy: the queue holds nobody who has left, neither before he stood in it."""
+    service = a_service(lambda exchange: True)
+    assert service.room.enter()
+    stays, leaves, has_left = exchange("stays"), exchange("leaves"), exchange("has left")
+    has_left.over = True
+    for each in (leaves, stays, has_left):
+        service.dispatch(each)
+    service.room.forget(leaves)
+    service.room.forget(leaves)
+    assert list(service.room._queue) == [stays]
+    service.room.leave()
+    assert service.room.next() is stays
+
+
 def test_who_waits_can_be_found_before_it_is_queued() -> None:
     """Who takes it from the queue must be able to claim it, and its client's end must reach it meanwhile."""
     service = a_service(lambda exchange: True)

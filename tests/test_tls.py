@@ -35,10 +35,11 @@ from handshakes import (
 from OpenSSL import SSL
 from pki import CLIENT_DN, Issued, Pki, common_name, issue, key_pem, pki, write_secret
 
-from uwsgi_tls import certificates, privileges, tls
+from uwsgi_tls import certificates, contexts, policy, privileges, sites
 from uwsgi_tls.addresses import TcpAddress
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import HttpsListener
+from uwsgi_tls.options import Config
 from uwsgi_tls.peer import TlsFacts
 from uwsgi_tls.tls import reason
 
@@ -98,7 +99,7 @@ def test_the_client_chooses_unless_ciphers_are_given(version: ssl.TLSVersion, la
 
 def test_the_default_ciphers_are_mozillas(lab: Pki) -> None:
     words = SSL.Connection(build_context(option(lab.server))).get_cipher_list()
-    assert [word for word in words if not word.startswith("TLS_")] == tls.INTERMEDIATE_CIPHERS.split(":")
+    assert [word for word in words if not word.startswith("TLS_")] == policy.PROFILES["intermediate"].ciphers.split(":")
     assert not handshake(build_context(option(lab.server)), client_context(lab, ciphers="ALL"))[1].error
     server, client = handshake(
         build_context(option(lab.server)), client_context(lab, ssl.TLSVersion.TLSv1_2, ciphers="AES128-SHA")
@@ -186,7 +187,7 @@ def test_the_whole_chain_is_sent(lab: Pki) -> None:
 def test_a_context_is_built_after_the_drop_too(lab: Pki) -> None:
     """A process that is not dumpable does not own its /proc/self/fd; a reload builds contexts there."""
     below = lab.clients_below[2]
-    listener = option(below, "", lab.ca_bundle, True)
+    (listener,) = sites.of_listeners(Config(https=(option(below, "", lab.ca_bundle, True),)))
     material = certificates.load(listener)
     pid = os.fork()
     if pid == 0:
@@ -195,7 +196,7 @@ def test_a_context_is_built_after_the_drop_too(lab: Pki) -> None:
             privileges.drop(privileges.Identity("nobody", 65534, 65534, ()))
             privileges.harden(no_new_privs=True)
             assert os.stat("/proc/self/fd").st_uid == 0
-            tls.build_context(listener, material, "")
+            contexts.build_context(listener, material, "")
             status = 0
         finally:
             os._exit(status)
@@ -409,7 +410,7 @@ def test_the_session_id_context_is_the_policys(lab: Pki) -> None:
         replace(plain, client_ca=lab.ca.crt, client_required=True),
         replace(plain, client_ca=lab.ca_bundle, client_required=True),
     ]
-    ids = [tls._session_id(each, certificates.load(each), str(each.address)) for each in listeners]
+    ids = [contexts.session_id(each, certificates.load(each), str(each.address)) for each in listeners]
     assert {len(each) for each in ids} == {32}  # OpenSSL takes no more; uWSGI's longer names are silently not set
     assert len(set(ids)) == len(ids)
 

@@ -6,6 +6,7 @@ real and with hostile nodes: blackbox/test_http_to.py.
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -14,10 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from stage import SECONDS, Stage, read_packet
+from stage import SECONDS, Stage, Wire, read_packet
 
-from uwsgi_tls import lounge, response
-from uwsgi_tls.backends import upstream
+from uwsgi_tls import exchange, lounge, response
+from uwsgi_tls.backends import idle, upstream
+from uwsgi_tls.backends.http1 import HttpProtocol
 from uwsgi_tls.backends.nodes import Node, Nodes
 
 
@@ -109,7 +111,7 @@ def test_a_body_of_any_size_is_sent_whole(stage: Stage) -> None:
 
 def test_a_client_that_is_far_behind(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The node is read no further, for longer than it may be silent; when the client has caught up, it goes on."""
-    monkeypatch.setattr(upstream, "HIGH_WATER_BYTES", 100_000)
+    monkeypatch.setattr(exchange, "HIGH_WATER_BYTES", 100_000)
     size = 4 << 20
     wire = stage.ask(capacity=1000)
     with stage.accept() as sock:
@@ -202,3 +204,281 @@ def test_a_defect_costs_its_request_only(stage: Stage, monkeypatch: pytest.Monke
         sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
     assert wire.done.wait(SECONDS)
     assert wire.status == 200
+
+
+# --- kept connections -------------------------------------------------------------------------
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
+    """A node that speaks HTTP/1.1, and of which connections are kept."""
+    monkeypatch.setattr(lounge, "SWEEP_SECONDS", 0.01)
+    stage = Stage(tmp_path, HttpProtocol(idle_seconds=30))
+    yield stage
+    stage.end()
+
+
+def read_request(sock: socket.socket) -> bytes:
+    """One request with its body, as Content-Length says; the node's side."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        block = sock.recv(1)
+        assert block, f"the connection ended: {data!r}"
+        data += block
+    length = re.search(rb"\r\nContent-Length: (\d+)\r\n", data)
+    left = int(length[1]) if length else 0
+    return data + (sock.recv(left, socket.MSG_WAITALL) if left else b"")
+
+
+def answered(stage: Stage, sock: socket.socket, answer: bytes, method: str = "GET", body: bytes | None = None) -> Wire:
+    """A request that is answered so on `sock`."""
+    wire = stage.ask(method, body)
+    assert read_request(sock).startswith(f"{method} /x HTTP/1.1\r\n".encode())
+    sock.sendall(answer)
+    assert wire.done.wait(SECONDS)
+    return wire
+
+
+def first_answer(stage: Stage, answer: bytes = OK, method: str = "GET", body: bytes | None = None) -> socket.socket:
+    """A first request that is answered so, and the node's end of its connection."""
+    wire = stage.ask(method, body)
+    sock = stage.accept()
+    read_request(sock)
+    sock.sendall(answer)
+    assert wire.done.wait(SECONDS)
+    assert not wire.closed
+    return sock
+
+
+def idle_connections(stage: Stage) -> int:
+    connections = stage.backend.idle
+    assert connections is not None
+    return len(connections._of[stage.node])
+
+
+def assert_not_used_again(stage: Stage, old: socket.socket) -> None:
+    """The next request comes on another connection, and gets its own answer."""
+    wire = stage.ask()
+    with stage.accept() as sock:
+        read_request(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nnew")
+        assert wire.done.wait(SECONDS)
+    assert (wire.status, wire.body) == (200, b"new")
+    with suppress(ConnectionResetError):
+        assert old.recv(100) == b""
+    old.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "body"),
+    [
+        pytest.param("GET", OK, b"ok", id="length"),
+        pytest.param("GET", OK.replace(b"Content", b"Connection: keep-alive\r\nContent"), b"ok", id="keep-alive"),
+        pytest.param("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"", id="nothing"),
+        pytest.param(
+            "GET", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nA: b\r\n\r\n",
+            b"2\r\nok\r\n0\r\n\r\n", id="chunks",
+        ),
+        pytest.param("GET", b"HTTP/1.1 204 No Content\r\n\r\n", b"", id="204"),
+        pytest.param("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", b"", id="304"),
+        pytest.param("HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", b"", id="HEAD"),
+        pytest.param("GET", b"HTTP/1.1 100 Continue\r\n\r\n" + OK, b"ok", id="1xx"),
+    ],
+)  # fmt: skip
+def test_a_connection_is_used_again(kept: Stage, method: str, answer: bytes, body: bytes) -> None:
+    with first_answer(kept, answer, method) as sock:
+        for _ in range(3):
+            assert answered(kept, sock, answer, method).body == body
+        assert idle_connections(kept) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "answer"),
+    [
+        pytest.param("GET", OK.replace(b"Content", b"Connection: close\r\nContent"), id="close"),
+        pytest.param("GET", OK.replace(b"1.1", b"1.0"), id="HTTP/1.0"),
+        pytest.param("GET", OK + b"!", id="more than its length"),
+        pytest.param("GET", OK + OK, id="two answers"),
+        pytest.param("GET", OK + b"HTTP/1.1 100 Continue\r\n\r\n", id="an interim answer after it"),
+        pytest.param("GET", b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok", id="204 with a body"),
+        pytest.param("GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\nok", id="304 with a body"),
+        pytest.param("HEAD", OK, id="HEAD with a body"),
+        pytest.param("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" + OK, id="after nothing"),
+        pytest.param(
+            "GET", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n" + OK, id="after chunks"
+        ),
+    ],
+)
+def test_a_connection_that_is_not_used_again(kept: Stage, method: str, answer: bytes) -> None:
+    """What a node has said beyond its answer is nobody's answer."""
+    old = first_answer(kept, answer, method)
+    assert idle_connections(kept) == 0
+    assert_not_used_again(kept, old)
+
+
+@pytest.mark.parametrize("left_over", [b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil", b"\0", b""])
+@pytest.mark.parametrize("when", ["at rest", "at the last moment"])
+def test_what_comes_on_an_idle_connection_reaches_nobody(kept: Stage, left_over: bytes, when: str) -> None:
+    """A second answer or the end of the connection, be it in the very turn in which the next request is sent."""
+    old = first_answer(kept)
+
+    def speak() -> None:
+        if left_over:
+            old.sendall(left_over)
+        else:
+            old.shutdown(socket.SHUT_RDWR)
+
+    if when == "at rest":
+        speak()
+        kept.wait_until(lambda: idle_connections(kept) == 0)
+        assert_not_used_again(kept, old)
+    else:
+        assert idle_connections(kept) == 1
+        kept.do(speak)  # in the turn of the lounge in which it is asked: no event has told of it
+        assert_not_used_again(kept, old)
+
+
+def test_an_early_answer(kept: Stage) -> None:
+    """The node has answered before it had all of the body: what it will read next cannot be known."""
+    old = first_answer_to_a_large_body(kept)
+    assert idle_connections(kept) == 0
+    assert_not_used_again(kept, old)
+
+
+def first_answer_to_a_large_body(stage: Stage) -> socket.socket:
+    wire = stage.ask("PUT", bytes(8 << 20))
+    sock = stage.accept()
+    sock.sendall(OK)
+    assert wire.done.wait(SECONDS)
+    assert wire.body == b"ok"
+    drain(sock)
+    return sock
+
+
+def drain(sock: socket.socket) -> None:
+    with suppress(ConnectionResetError):
+        while sock.recv(1 << 20):
+            pass
+
+
+def test_others_than_idempotent_requests_have_a_connection_of_their_own(kept: Stage) -> None:
+    """A node may close a kept connection at any moment, and a POST could not be sent again (RFC 9110, 9.2.2)."""
+    with first_answer(kept) as old:
+        wire = kept.ask("POST", b"pay")
+        with kept.accept() as new:
+            assert read_request(new).endswith(b"\r\n\r\npay")
+            new.sendall(OK)
+            assert wire.done.wait(SECONDS)
+            assert idle_connections(kept) == 2
+            answered(kept, new, OK)  # the one that was used last
+            old.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                old.recv(1)
+
+
+@pytest.mark.parametrize("how", ["end", "reset"])
+@pytest.mark.parametrize(("method", "body"), [("GET", None), ("PUT", b"b" * 200_000), ("DELETE", None)])
+def test_a_kept_connection_that_turns_out_dead(kept: Stage, method: str, body: bytes | None, how: str) -> None:
+    """The node had closed it as the request came: once more on a new one, whole."""
+    old = first_answer(kept)
+    wire = kept.ask(method, body)
+    if how == "end":
+        read_request(old)
+    else:
+        assert old.recv(1)  # what is left unread makes its end a reset (unix(7))
+    old.close()
+    with kept.accept() as new:
+        request = read_request(new)
+        assert request.startswith(f"{method} /x".encode())
+        assert request.partition(b"\r\n\r\n")[2] == (body or b"")
+        new.sendall(OK)
+        assert wire.done.wait(SECONDS)
+        assert (wire.status, wire.body) == (200, b"ok")
+        answered(kept, new, OK)
+
+
+def test_once_more_is_once(kept: Stage) -> None:
+    old = first_answer(kept)
+    wire = kept.ask()
+    read_request(old)
+    old.close()
+    with kept.accept() as new:
+        read_request(new)
+    assert wire.done.wait(SECONDS)
+    assert (wire.status, wire.closed) == (502, False)
+
+
+@pytest.mark.parametrize(
+    "said", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"]
+)
+def test_not_once_more_after_the_first_byte_of_an_answer(kept: Stage, said: bytes) -> None:
+    old = first_answer(kept)
+    wire = kept.ask()
+    read_request(old)
+    old.sendall(said)
+    old.close()
+    assert wire.done.wait(SECONDS)
+    assert wire.closed or wire.status == 502
+    kept.listener.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        kept.accept()
+
+
+def test_a_node_that_can_be_reached_no_more(kept: Stage) -> None:
+    """The kept connection was dead, and there is nobody on a new one either."""
+    old = first_answer(kept)
+    wire = kept.ask()
+    read_request(old)
+    kept.listener.close()
+    old.close()
+    assert wire.done.wait(SECONDS)
+    assert wire.status == 502
+    assert kept.node.dead_until > time.monotonic()
+
+
+def test_a_client_that_leaves_in_mid_answer(kept: Stage) -> None:
+    """The rest of its answer is nobody's."""
+    wire = kept.ask()
+    old = kept.accept()
+    read_request(old)
+    old.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\nhello")
+    kept.wait_until(lambda: wire.body == b"hello")
+    kept.do(wire.close)
+    assert wire.done.wait(SECONDS)
+    assert idle_connections(kept) == 0
+    assert_not_used_again(kept, old)
+
+
+def test_idle_connections_are_few_and_do_not_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lounge, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(idle, "IDLE_PER_NODE", 3)
+    stage = Stage(tmp_path, HttpProtocol(idle_seconds=0.3))
+    wires = [stage.ask() for _ in range(5)]
+    socks = [stage.accept() for _ in wires]
+    for sock in socks:
+        read_request(sock)
+    for sock in socks:
+        sock.sendall(OK)
+    for wire in wires:
+        assert wire.done.wait(SECONDS)
+    assert idle_connections(stage) <= 3
+    for sock in socks:
+        assert sock.recv(1) == b""
+        sock.close()
+    assert idle_connections(stage) == 0
+    stage.end()
+
+
+def test_no_connection_is_kept_where_none_shall_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lounge, "SWEEP_SECONDS", 0.01)
+    stage = Stage(tmp_path, HttpProtocol(idle_seconds=0))
+    for _ in range(2):
+        wire = stage.ask()
+        with stage.accept() as sock:
+            assert b"\r\nConnection: close\r\n" in read_request(sock)
+            sock.sendall(OK)
+            assert wire.done.wait(SECONDS)
+            assert sock.recv(1) == b""
+    stage.end()

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,14 +16,16 @@ import pytest
 
 from uwsgi_tls import crowd, worker
 from uwsgi_tls.addresses import TcpAddress
+from uwsgi_tls.backends.http1 import HttpProtocol
+from uwsgi_tls.backends.nodes import Node
+from uwsgi_tls.backends.proxy import Policy, ProxyBackend
 from uwsgi_tls.backends.report import ReportBackend
-from uwsgi_tls.backends.uwsgi import Policy, UwsgiBackend
+from uwsgi_tls.backends.uwsgi import UwsgiProtocol
 from uwsgi_tls.backends.wsgi import WsgiBackend
 from uwsgi_tls.lounge import Lounge
 from uwsgi_tls.options import Config
 from uwsgi_tls.service import Endpoint, Limits, Room, Service
 from uwsgi_tls.worker import Listener, Seat, Task
-
 
 LIMITS = Limits(1, 1, 1, 1, 1, 4096, 100, 0, 1000, connections=2)
 
@@ -84,9 +87,7 @@ def test_each_limit_has_its_option() -> None:
 
 
 @pytest.mark.parametrize(("to_a_backend", "each"), [(False, 2), (True, 3)])
-def test_descriptors_limit_connections(
-    to_a_backend: bool, each: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_descriptors_limit_connections(to_a_backend: bool, each: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request may need one for its file and one for its backend; who set a number hears that it is less."""
     said = list[str]()
     monkeypatch.setattr(worker, "line", said.append)
@@ -116,10 +117,25 @@ def test_backend_of_nodes() -> None:
         http_modifier1=5,
         http_modifier2=6,
         http_var=(("A", "b"),),
+        http_tunnel_timeout=7,
+        http_websockets=True,
+        http_backend_keepalive=8,
     )
-    backend = worker._backend(task(config), Lounge(1))
-    assert isinstance(backend, UwsgiBackend)
-    assert backend.policy == Policy(connect=2, answer=3, grace=4, modifier1=5, modifier2=6, extra=(("A", "b"),))
+    first, second = Node("a", socket.AF_UNIX, "a"), Node("b", socket.AF_UNIX, "b")
+    work = Task(config, [], [first], None, os.getpid(), [second])
+    backend = worker._backend(work, Lounge(1))
+    assert isinstance(backend, ProxyBackend)
+    assert backend.policy == Policy(connect=2, answer=3, grace=4, tunnel=7, websockets=True)
+    assert isinstance(backend.protocol, UwsgiProtocol)
+    assert backend.idle is None
+    assert (backend.protocol.modifier1, backend.protocol.modifier2) == (5, 6)
+    assert backend.protocol.extra == (("A", "b"),)
+    assert [backend.nodes.choose(tried, 0.0) for tried in ([], [first])] == [first, second]
+    backend = worker._backend(replace(work, config=replace(config, http_backend_http=True)), Lounge(1))
+    assert isinstance(backend, ProxyBackend)
+    assert isinstance(backend.protocol, HttpProtocol)
+    assert backend.protocol.idle_seconds == 8
+    assert backend.idle is not None
 
 
 def test_backend_of_an_application(tmp_path: Path) -> None:
@@ -184,7 +200,7 @@ def test_accepting_where_it_fails(codes: list[int], rests: int, accepts: int, mo
         assert (acceptor._rests, full.accepts) == (bool(rests), accepts)
         assert len(said) == rests
         full.codes = codes * 5
-        for _ in codes * 5:
+        for _ in codes * 5 if rests else ():
             began = time.monotonic()
             acceptor._wait()
             assert time.monotonic() - began >= worker.REST_SECONDS / 2

@@ -68,7 +68,7 @@ class Wire:
         self.capacity -= sent
         return sent
 
-    def wait_to_write(self, step: Callable[[int], None], progress: bool) -> None:
+    def wait_to_write(self, step: Callable[[int], None], progress: bool, latest: float) -> None:
         self.parked = step
 
     def wait_for_room(self) -> None:

@@ -6,6 +6,7 @@ choose the context. A PROXY header is taken first where it is expected.
 """
 
 import socket
+import time
 import traceback
 from _socket import socket as RawSocket  # without the wrapper's work: a connection needs none of it
 from collections.abc import Callable
@@ -13,7 +14,6 @@ from ipaddress import ip_address
 
 from uwsgi_tls import hello, proxy_protocol
 from uwsgi_tls.connection import Connection
-from uwsgi_tls.crowd import SETTLED_SECONDS
 from uwsgi_tls.farewell import Farewell
 from uwsgi_tls.lounge import GONE, HANGUP_ONLY, READ
 from uwsgi_tls.service import Endpoint, Service
@@ -22,6 +22,8 @@ PLAIN_HTTP_ANSWER = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\nContent-Length: 58\r\n\r\n"
     b"The plain HTTP request was sent to an HTTPS port; use TLS."
 )
+# RFC 8446, 5.1 and 6: an alert record; fatal, unrecognized_name (RFC 6066, 3), as OpenSSL would send it.
+UNRECOGNIZED_NAME = b"\x15\x03\x03\x00\x02\x02\x70"
 
 
 class Arrival:
@@ -44,7 +46,7 @@ class Arrival:
     def __init__(self, service: Service, endpoint: Endpoint, sock: RawSocket, peer: tuple[str, str]) -> None:
         """`peer` is the address and port, as REMOTE_ADDR and REMOTE_PORT have them."""
         self.deadline = service.lounge.now + service.limits.handshake
-        self.idle_from = service.lounge.now + SETTLED_SECONDS
+        self.idle_from = time.monotonic()  # the lounge has not been asked for a while, perhaps
         self.armed = 0
         self.fd = sock.fileno()
         self._service = service
@@ -116,14 +118,30 @@ class Arrival:
         seen = hello.look(data)
         if isinstance(seen, hello.Wanted):
             if self._low_water == seen.bytes_total:
-                # Woken for nothing: urgent data (tcp(7)), or a UNIX socket, which knows no low water. OpenSSL reads on.
+                # Woken for nothing: urgent data (tcp(7)), or a UNIX socket, which knows no low water. OpenSSL reads on;
+                # if it finds a name that would have been another site's, the connection ends.
                 return self._begin()
             return self._want(seen.bytes_total, events)
         if isinstance(seen, hello.Hello):
-            return self._begin(seen.sni)
+            if events & (GONE | HANGUP_ONLY):  # it cannot answer ours, which costs the most of a handshake
+                return self._close()
+            return self._choose(seen.sni)
         if seen.kind == "http":
-            return self._answer_plain_http()
+            self._complain("plain HTTP was sent to the HTTPS port")
+            return self._answer(PLAIN_HTTP_ANSWER)
         return self._turn_away("what was sent is not TLS")
+
+    def _choose(self, sni: str) -> None:
+        """The name decides who answers; whoever asks for none gets the listener's own site."""
+        names = self._endpoint.names
+        if names is not None and sni:
+            endpoint = names.find(sni)
+            if endpoint is not None:
+                self._endpoint = endpoint
+            elif self._endpoint.strict:
+                self._complain(f"nobody here has the name {sni}")
+                return self._answer(UNRECOGNIZED_NAME)
+        return self._begin(sni)
 
     def _begin(self, sni: str = "") -> None:
         """The ClientHello is whole: TLS begins, with a connection that has this place in the lounge."""
@@ -140,11 +158,11 @@ class Arrival:
         except BaseException:  # as in Lounge.serve, which still has us for the owner
             connection.crashed()
 
-    def _answer_plain_http(self) -> None:
-        self._complain("plain HTTP was sent to the HTTPS port")
+    def _answer(self, last_words: bytes) -> None:
+        """Says something that is not TLS and ends the connection, lingering for who may still be sending."""
         self._restore_low_water()
         try:
-            self._sock.send(PLAIN_HTTP_ANSWER)
+            self._sock.send(last_words)
         except OSError:
             return self._close()
         self._leave()

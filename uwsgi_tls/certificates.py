@@ -10,9 +10,9 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from OpenSSL import crypto
 
+from uwsgi_tls import chains, pem, pkcs12, revocations
 from uwsgi_tls.errors import ConfigError
-from uwsgi_tls.https_option import Site
+from uwsgi_tls.https_option import PKCS12_SUFFIXES, Site, SniSite
 
 if TYPE_CHECKING:  # names that Debian 12's cryptography has not
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
@@ -30,11 +31,9 @@ if TYPE_CHECKING:  # names that Debian 12's cryptography has not
 FILE_BYTES_MAX = 16 * 1024 * 1024  # a bundle of every public CA has 0.2 MB
 RSA_BITS_MIN = 2048  # OpenSSL's security level 2 and Mozilla's guidelines 6.0
 EC_BITS_MIN = 256
-EXPIRY_WARNING = timedelta(days=14)
 
 _CERTIFICATE = re.compile(rb"-----BEGIN ((?:X509 )?CERTIFICATE)-----.*?-----END \1-----", re.DOTALL)
 _PRIVATE_KEY = re.compile(rb"-----BEGIN ((?:[A-Z0-9]+ )*)PRIVATE KEY-----.*?-----END \1PRIVATE KEY-----", re.DOTALL)
-_PEM_LABEL = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----")
 
 
 class BadFile(Exception):
@@ -55,6 +54,9 @@ class CertificateInfo:
     not_after: datetime  # UTC
     key_kind: str  # "RSA 2048", "EC secp256r1", "Ed25519"
     chain_length: int  # certificates in the file, the server's own included
+
+    def __str__(self) -> str:
+        return f"certificate {self.file}: {self.subject}, {self.key_kind}, until {self.not_after:%Y-%m-%d}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +92,31 @@ def read_file(path: str, what: str, opened: Callable[[str], int] = open_file) ->
 
     Raises BadFile, naming it as `what` and path; Unreadable where we may not read it.
     """
-    try:
+    with _explained(path, what):
         fd = opened(path)
         try:
             data = _content(fd, f"{what} {path}")
         finally:
             os.close(fd)
+    if not data or data.isspace():  # strip() would copy a key
+        raise BadFile(f"{what} {path}: is empty")
+    return data
+
+
+def read_names(path: str, what: str, opened: Callable[[str], int] = open_file) -> list[str]:
+    """The names in a directory, sorted. Raises BadFile, as `read_file` does."""
+    with _explained(path, what):
+        fd = opened(path)
+        try:
+            return sorted(os.listdir(fd))
+        finally:
+            os.close(fd)
+
+
+@contextmanager
+def _explained(path: str, what: str) -> Iterator[None]:
+    try:
+        yield
     except PermissionError as error:
         raise Unreadable(f"{what} {path}: {_refusal(error)} (read as uid {os.geteuid()})") from None
     except FileNotFoundError:
@@ -105,9 +126,6 @@ def read_file(path: str, what: str, opened: Callable[[str], int] = open_file) ->
         raise BadFile(f"{what} {path}: {(error.strerror or str(error)).lower()}") from None
     except ValueError as error:  # a NUL in the path
         raise BadFile(f"{what} {path}: {error}") from None
-    if not data or data.isspace():  # strip() would copy a key
-        raise BadFile(f"{what} {path}: is empty")
-    return data
 
 
 def _content(fd: int, name: str) -> bytearray:
@@ -149,40 +167,62 @@ def _wipe(data: bytearray) -> None:
 
 def _load(site: Site, read: Read, passphrases: Passphrases) -> Material:
     warnings: list[str] = []
-    credentials = tuple(
-        _credential(certificate, key, read, passphrases, warnings) for certificate, key in site.certificates
-    )
-    _check_kinds(credentials)
-    client_cas = b""
+    authorities: list[crypto.X509] = []
+    crls = b""
     if site.client_ca:
-        client_cas = _client_cas(site.client_ca, read, warnings)
+        authorities = _client_cas(site.client_ca, read, warnings)
+        if site.crl:
+            crls = _crls(site.crl, read, authorities, warnings)
     elif site.client_required:
         raise BadFile("a client certificate is required, but no client CA is given")
-    return Material(credentials, client_cas, b"", tuple(warnings))
+    credentials = []
+    for certificate, key in site.certificates:
+        credential, chain = _credential(certificate, key, read, passphrases)
+        credentials.append(credential)
+        remarks = _remarks(site, chain, authorities)
+        warnings += [f"certificate {certificate}: {remark}" for remark in remarks]
+        warnings += _mode_warnings(key)
+    _check_kinds(credentials)
+    return Material(tuple(credentials), _pem(authorities), crls, tuple(warnings))
 
 
 def _credential(
-    certificate: str, key_file: str, read: Read, passphrases: Passphrases, warnings: list[str]
-) -> Credential:
-    certificates = _certificates(certificate, "certificate", read)
+    certificate: str, key_file: str, read: Read, passphrases: Passphrases
+) -> tuple[Credential, list[x509.Certificate]]:
+    if certificate.endswith(PKCS12_SUFFIXES):
+        certificates, key = _pkcs12(certificate, read, passphrases)
+    else:
+        certificates = _certificates(certificate, "certificate", read)
+        key = _private_key(key_file, read, passphrases)
     chain = _readable(certificate, certificates)
-    key = _private_key(key_file, read, passphrases)
     _check_match(certificate, key_file, chain, key.public_key())
     kind = _key_kind(key_file, key)
     leaf = chain[0]
-    warnings += [*_validity_warnings(certificate, leaf), *_mode_warnings(key_file)]
-    return Credential(
-        chain=_pem(certificates),
-        key=key,
-        info=CertificateInfo(
-            file=certificate,
-            subject=leaf.subject.rfc4514_string(),
-            names=_names(leaf),
-            not_after=_not_after(leaf),
-            key_kind=kind,
-            chain_length=len(chain),
-        ),
+    broken = chains.broken_signature(chain)
+    if broken:
+        raise BadFile(f"certificate {certificate}: {broken}")
+    info = CertificateInfo(
+        file=certificate,
+        subject=leaf.subject.rfc4514_string(),
+        names=chains.names(leaf),
+        not_after=chains.not_after(leaf),
+        key_kind=kind,
+        chain_length=len(chain),
     )
+    return Credential(_pem(certificates), key, info), chain
+
+
+def _pkcs12(path: str, read: Read, passphrases: Passphrases) -> "tuple[list[crypto.X509], PrivateKeyTypes]":
+    data = read(path, "certificate")
+    try:
+        if not pkcs12.is_pkcs12(data):
+            raise BadFile(f"certificate {path}: is no PKCS#12 file")
+        chain, key = pkcs12.read(data, passphrases(path))
+    except pkcs12.BadPkcs12 as error:
+        raise BadFile(f"certificate {path}: {error}") from None
+    finally:
+        _wipe(data)
+    return [crypto.X509.from_cryptography(each) for each in chain], key
 
 
 def _check_kinds(credentials: Sequence[Credential]) -> None:
@@ -195,12 +235,32 @@ def _check_kinds(credentials: Sequence[Credential]) -> None:
         seen[kind] = file
 
 
-def _client_cas(path: str, read: Read, warnings: list[str]) -> bytes:
+def _remarks(site: Site, chain: list[x509.Certificate], authorities: list[crypto.X509]) -> Iterator[str]:
+    leaf = chain[0]
+    yield from chains.expiry(leaf, datetime.now(UTC))
+    yield from chains.gap(chain, [each.to_cryptography() for each in authorities])
+    if isinstance(site, SniSite):
+        for name in site.names:
+            if not chains.is_good_for(leaf, name):
+                yield f"is not good for {name} but for {', '.join(chains.names(leaf)) or 'no name'}"
+
+
+def _client_cas(path: str, read: Read, warnings: list[str]) -> list[crypto.X509]:
     authorities = _certificates(path, "client CA", read)
     for number, authority in enumerate(authorities, 1):
         if authority.has_expired():
             warnings.append(f"client CA {path}: certificate {number} of {len(authorities)} has expired")
-    return _pem(authorities)
+    return authorities
+
+
+def _crls(path: str, read: Read, authorities: Sequence[crypto.X509], warnings: list[str]) -> bytes:
+    try:
+        known = [each.to_cryptography() for each in authorities]
+        crls, found = revocations.read(bytes(read(path, "CRL")), known, datetime.now(UTC))
+    except ValueError as error:
+        raise BadFile(f"CRL {path}: {error}") from None
+    warnings += [f"CRL {path}: {each}" for each in found]
+    return crls
 
 
 def _private_key(path: str, read: Read, passphrases: Passphrases) -> "PrivateKeyTypes":
@@ -222,7 +282,7 @@ def _certificates(path: str, what: str, read: Read) -> list[crypto.X509]:
     try:
         blocks = [bytes(block.group()) for block in _CERTIFICATE.finditer(data)]
         if not blocks:
-            raise BadFile(f"{what} {path}: {_instead(data, 'certificate')}")
+            raise BadFile(f"{what} {path}: {pem.instead(data, 'certificate')}")
     finally:
         _wipe(data)  # the key may stand in the same file
     found = []
@@ -244,42 +304,30 @@ def _readable(path: str, chain: list[crypto.X509]) -> list[x509.Certificate]:
         raise BadFile(f"certificate {path}: {error}") from None
 
 
-def _instead(data: bytearray, wanted: str) -> str:
-    """Why a file has no `wanted` in it: what it has instead."""
-    labels = [label.decode("ascii") for label in dict.fromkeys(_PEM_LABEL.findall(data))]
-    if any(label.endswith(wanted.upper()) for label in labels):
-        return f"its {wanted} is cut off"
-    if labels:
-        return f"holds no {wanted} but {', '.join(labels)}"
-    if data[:1] == b"\x30":  # an ASN.1 SEQUENCE
-        return "is not PEM but looks like DER; convert it with openssl"
-    return "is not PEM"
-
-
 def _load_key(path: str, data: bytearray, passphrases: Passphrases) -> "PrivateKeyTypes":
     block = _PRIVATE_KEY.search(data)
     if block is None:
-        raise BadFile(f"key {path}: {_instead(data, 'private key')}")
+        raise BadFile(f"key {path}: {pem.instead(data, 'private key')}")
     kind = bytes(block.group(1))
     if kind == b"OPENSSH ":  # openssh's PROTOCOL.key
         raise BadFile(f"key {path}: is in OpenSSH's own format; ssh-keygen -p -m PEM converts it")
-    pem = data[block.start() : block.end()]
+    encoded = data[block.start() : block.end()]
     try:
-        if kind == b"ENCRYPTED " or b"Proc-Type: 4,ENCRYPTED" in pem:  # PKCS#8, or RFC 1421's header
-            return _decrypt(path, pem, passphrases)
-        return serialization.load_pem_private_key(pem, password=None)
+        if kind == b"ENCRYPTED " or b"Proc-Type: 4,ENCRYPTED" in encoded:  # PKCS#8, or RFC 1421's header
+            return _decrypt(path, encoded, passphrases)
+        return serialization.load_pem_private_key(encoded, password=None)
     except (TypeError, ValueError, UnsupportedAlgorithm):
         raise BadFile(f"key {path}: the private key is damaged or of an unknown kind") from None
     finally:
-        _wipe(pem)
+        _wipe(encoded)
 
 
-def _decrypt(path: str, pem: bytearray, passphrases: Passphrases) -> "PrivateKeyTypes":
+def _decrypt(path: str, encoded: bytearray, passphrases: Passphrases) -> "PrivateKeyTypes":
     tried = False
     for passphrase in passphrases(path):
         tried = True
         try:
-            return serialization.load_pem_private_key(pem, password=passphrase)
+            return serialization.load_pem_private_key(encoded, password=passphrase)
         except (TypeError, ValueError):
             continue
     if tried:
@@ -319,39 +367,6 @@ def _strong(path: str, kind: str, bits: int, least: int) -> str:
     if bits < least:
         raise BadFile(f"key {path}: {kind} is too weak, {least} bits are the least")
     return kind
-
-
-def _names(certificate: x509.Certificate) -> tuple[str, ...]:
-    try:
-        extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (x509.ExtensionNotFound, ValueError):  # ValueError: an extension that cryptography cannot read
-        return ()
-    names = extension.value.get_values_for_type(x509.DNSName)
-    return (*names, *(str(address) for address in extension.value.get_values_for_type(x509.IPAddress)))
-
-
-def _not_after(certificate: x509.Certificate) -> datetime:
-    if hasattr(certificate, "not_valid_after_utc"):  # cryptography 42; the older name warns from then on
-        return certificate.not_valid_after_utc
-    return certificate.not_valid_after.replace(tzinfo=UTC)
-
-
-def _not_before(certificate: x509.Certificate) -> datetime:
-    if hasattr(certificate, "not_valid_before_utc"):
-        return certificate.not_valid_before_utc
-    return certificate.not_valid_before.replace(tzinfo=UTC)
-
-
-def _validity_warnings(path: str, certificate: x509.Certificate) -> Iterator[str]:
-    now = datetime.now(UTC)
-    end = _not_after(certificate)
-    if end <= now:
-        yield f"certificate {path}: has expired on {end:%Y-%m-%d %H:%M} UTC; clients will refuse it"
-    elif end <= now + EXPIRY_WARNING:
-        yield f"certificate {path}: expires on {end:%Y-%m-%d %H:%M} UTC"
-    begin = _not_before(certificate)
-    if begin > now:
-        yield f"certificate {path}: is valid only from {begin:%Y-%m-%d %H:%M} UTC on; clients will refuse it"
 
 
 def _mode_warnings(path: str) -> Iterator[str]:

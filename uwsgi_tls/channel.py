@@ -88,6 +88,10 @@ class Channel:
         except SSL.Error as error:
             raise Gone(tls.reason(error, self._tls)) from None
 
+    def has_asked_for(self, name: str) -> bool:
+        """Whether that is the name in the ClientHello that OpenSSL has read."""
+        return tls.has_asked_for(self._tls, name)
+
     def client_variables(self, sni: str, export_cert: bool, rules: Sequence[Rule]) -> peer.Variables:
         """What the handshake proved, as CGI variables. Raises Gone where it did not prove enough to stay."""
         objection = peer.objection(self._tls, rules)

@@ -6,11 +6,13 @@ The application, if there is one, is imported in a child that has dropped root f
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from contextlib import suppress
 
-from uwsgi_tls import certificates, daemon, ignored, listeners, master, privileges, tls
+from uwsgi_tls import daemon, ignored, listeners, master, policy, privileges, vhosts
 from uwsgi_tls.backends import application
 from uwsgi_tls.backends.nodes import node
+from uwsgi_tls.https_option import HttpsListener, Site
 from uwsgi_tls.logs import AccessLog
 from uwsgi_tls.options import Config
 from uwsgi_tls.privileges import Identity
@@ -28,16 +30,7 @@ def run(config: Config) -> int:
     fallback = [node(address, "http-fallback") for address in config.http_fallback]
     AccessLog(config.log_format, config.log_json)
     report += listeners.check_all(config)
-    for option in config.listeners:
-        material = certificates.load(option)
-        tls.build_context(option, material, str(option.address))
-        for info in (each.info for each in material.credentials):
-            report.append(f"certificate {info.file}: {info.subject}, {info.key_kind}, until {info.not_after:%Y-%m-%d}")
-        report += [f"warning: {warning}" for warning in material.warnings]
-        if option.client_ca:
-            report.append(
-                f"client certificates: {'required' if option.client_required else 'asked for'}, CA {option.client_ca}"
-            )
+    report += _tls(config)
     report.append(_whom(identity))
     report.append(f"{config.processes} worker processes of {config.threads} threads")
     report.append(_where(config, [each.name for each in nodes], [each.name for each in fallback]))
@@ -51,6 +44,39 @@ def run(config: Config) -> int:
             return status
     print("configuration ok")
     return 0
+
+
+def _tls(config: Config) -> Iterator[str]:
+    """Each site: for whom it is, its certificates and what it asks of TLS and of clients. Raises ConfigError."""
+    loaded = vhosts.load(config)
+    for number, (listener, _) in enumerate(loaded.listeners):
+        vhosts.endpoint(loaded, number, str(listener.address), "")
+    for site, material in loaded.sites:
+        yield f"{site.option} for {site.address if isinstance(site, HttpsListener) else site}"
+        yield from (f"  {credential.info}" for credential in material.credentials)
+        yield f"  {_policy(site)}"
+        if site.client_ca:
+            yield f"  client certificates: {_client_policy(site)}"
+    if loaded.strict:
+        yield "any other name is refused (sni-strict)"
+    yield from (f"warning: {warning}" for warning in loaded.warnings)
+
+
+def _policy(site: Site) -> str:
+    versions = policy.versions_left(site.min_version, site.max_version, site.options)
+    ciphers = f", ciphers {site.ciphers}" if site.ciphers else ""
+    suites = f", ciphersuites {site.ciphersuites}" if site.ciphersuites else ""
+    return f"TLS {' and '.join(versions)}, profile {site.profile}{ciphers}{suites}"
+
+
+def _client_policy(site: Site) -> str:
+    parts = [f"{'required' if site.client_required else 'asked for'}, CA {site.client_ca}"]
+    if site.crl:
+        parts.append(f"CRL {site.crl} for {'the client alone' if site.crl_of_leaf_only else 'the whole chain'}")
+    parts.append(f"depth {site.verify_depth}")
+    if site.client_allow:
+        parts.append("only " + " ".join(f"{rule.kind}:{rule.value}" for rule in site.client_allow))
+    return ", ".join(parts)
 
 
 def _whom(identity: Identity | None) -> str:

@@ -2,12 +2,11 @@
 
 A rule is KIND:VALUE. Values are compared whole and exactly, but for the case of what has none: host names, and the
 domain of an address. Names are the certificate's subjectAltName (RFC 5280, 4.2.1.6), where wildcards do not count on
-either side; `cn` is the common name in the most specific part of its subject, and no other. `spki` and `fingerprint`
+either side; `cn` is the most specific common name of its subject, and no other. `spki` and `fingerprint`
 are SHA-256, of the public key (RFC 7469, 2.4) and of the whole certificate.
 """
 
 import base64
-import binascii
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -103,7 +102,7 @@ def _digest(value: str) -> str:
         return plain
     try:
         digest = base64.b64decode(bare, validate=True)
-    except binascii.Error:
+    except ValueError:  # not of its letters, or binascii.Error
         digest = b""
     if len(digest) != _DIGEST_BYTES:
         raise ValueError(f"{value!r} is no SHA-256 of {2 * _DIGEST_BYTES} hexadecimal digits, nor one in base64")

@@ -15,7 +15,7 @@ from typing import Any
 from uwsgi_tls import ignored, ini
 from uwsgi_tls.converters import FALSE_WORDS, TRUE_WORDS, SharedSocket
 from uwsgi_tls.errors import ConfigError
-from uwsgi_tls.https_option import HttpsListener
+from uwsgi_tls.https_option import Site
 from uwsgi_tls.options import ACTIONS, BY_NAME, BY_SHORT, ROWS, Config, Row
 from uwsgi_tls.placeholders import Placeholders, Setting, references, substitute_magic
 
@@ -236,7 +236,7 @@ def _value(row: Row, setting: Setting, placeholders: Placeholders) -> Any:
         value = row.convert(text)
     except ValueError as error:
         raise ConfigError(setting.name, text, str(error), setting.where) from None
-    if isinstance(value, HttpsListener | SharedSocket):
+    if isinstance(value, Site | SharedSocket):
         return dataclasses.replace(value, where=setting.where)
     return value
 
@@ -262,6 +262,8 @@ def _warnings(values: Mapping[str, Any], strangers: Sequence[Setting]) -> tuple[
         warnings.append(f"environment variables without effect, as no option has their name: {names}")
     if "callable" in values and not ("module" in values or "wsgi_file" in values):
         warnings.append("callable has no effect without module or wsgi-file")
+    if values.get("ssl_enable_tlsv1"):
+        warnings.append("ssl-enable-tlsv1 has no effect: TLS 1.0 and 1.1 are broken (RFC 8996) and stay off")
     warnings += _about_backends(values)
     return tuple(warnings)
 

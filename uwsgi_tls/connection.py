@@ -126,6 +126,8 @@ class Connection:
         try:
             if not channel.handshake():
                 return self._park(channel.want)
+            if self.endpoint.by_name and not channel.has_asked_for(self.sni):
+                raise Gone("the client has asked for another name than it seemed to")
             identity = channel.client_variables(self.sni, self.service.export_cert, self.endpoint.client_allow)
         except Gone as gone:
             self._complain(f"TLS handshake failed: {gone}")
@@ -232,6 +234,8 @@ class Connection:
         head = http.parse_head(self.buffer[:end], limits.max_headers)
         self.buffer = self.buffer[end:]
         self.exchange = exchange = Exchange(self, head)
+        if self.endpoint.hosts is not None and self.endpoint.is_misdirected(head.host):
+            raise http.BadRequest(421, "the host asks for a client certificate that was not asked for here")
         self._requests_left -= 1
         if self._requests_left <= 0:
             if self._requests_left < 0:  # it had none from the beginning: after its last a connection ends

@@ -13,7 +13,7 @@ from typing import Any
 
 from uwsgi_tls import addresses
 from uwsgi_tls.addresses import Address, FdAddress, TcpAddress
-from uwsgi_tls.https_option import HttpsListener, parse_https
+from uwsgi_tls.https_option import DEPTH_MAX, HttpsListener, parse_https
 
 INT_MAX = 2**31 - 1
 WAIT_SECONDS_MAX = 2_000_000  # epoll_wait(2) counts milliseconds in an int
@@ -70,6 +70,18 @@ def keepalive_seconds(text: str) -> int:
     if word in TRUE_WORDS:
         return KEEPALIVE_SECONDS
     return 0 if word in FALSE_WORDS else integer(0, WAIT_SECONDS_MAX)(text)
+
+
+def verify_depth(text: str) -> int:
+    """A number of intermediate CAs; without one it is 1, as in uWSGI."""
+    return integer(0, DEPTH_MAX)(text) if text else 1
+
+
+def crl_check(text: str) -> str:
+    """ "chain" or "leaf"."""
+    if text not in ("chain", "leaf"):
+        raise ValueError("it is chain or leaf")
+    return text
 
 
 def shared_socket(text: str) -> SharedSocket:

@@ -17,7 +17,7 @@ from uwsgi_tls.lounge import Lounge, Waiter
 
 NOT_COUNTED = "0.0.0.0"  # REMOTE_ADDR of those who come through a UNIX socket
 BATCH_PART = 16  # of a limit: so many guests give way at once, for to look for them is a look at all
-SETTLED_SECONDS = 1.0  # a client whose first words take longer may be told to go
+SPARED_SECONDS = 1.0  # of silence: a client whose next words are on their way is not told to go
 LOOK_SECONDS = 0.1  # between two searches for idle guests that found too few
 NOTICE_SECONDS = 30.0  # between two lines that say the same
 
@@ -26,7 +26,7 @@ class Guest(Waiter, Protocol):
     """Whoever holds an accepted socket."""
 
     fd: int
-    idle_from: float  # since when it may be told to go (time.monotonic() seconds); NEVER: something is under way
+    idle_from: float  # since when nothing is under way (time.monotonic() seconds), or NEVER
 
     def leave_if_idle(self, when: float) -> None:
         """The worker drains: a guest that has nothing under way leaves at `when`."""
@@ -127,10 +127,11 @@ class Crowd:
 
     def _make_room(self) -> None:
         now = time.monotonic()
+        latest = now - SPARED_SECONDS
         batch = max(1, self._limit // BATCH_PART)
-        idle = [guest for guest in list(self.guests) if guest.idle_from <= now]
+        idle = [guest for guest in list(self.guests) if guest.idle_from <= latest]
         longest = heapq.nsmallest(batch, idle, key=attrgetter("idle_from"))
-        told = sum(self._tell(guest, lambda guest: guest.idle_from <= now) for guest in longest)
+        told = sum(self._tell(guest, lambda guest: guest.idle_from <= latest) for guest in longest)
         if told < batch:
             self._next_look = now + LOOK_SECONDS
         self._idle_told += told

@@ -4,18 +4,21 @@ After the drop a file is opened as the user that we are; where that user may not
 cannot read or use makes it fail as a whole, so that no half of a change is ever served.
 """
 
+import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 
-from uwsgi_tls import certificates, monitor, privileges, tls
-from uwsgi_tls.certificates import Passphrases as ForKey
-from uwsgi_tls.certificates import Read
+from uwsgi_tls import certificates, monitor, privileges, sites, vhosts
+from uwsgi_tls.certificates import CertificateInfo
+from uwsgi_tls.chains import EXPIRY_WARNING
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.listeners import HttpsSocket
 from uwsgi_tls.logs import line
 from uwsgi_tls.options import Config
 from uwsgi_tls.passphrases import Passphrases
-from uwsgi_tls.service import Endpoint
+from uwsgi_tls.vhosts import Reader
 from uwsgi_tls.worker import Listener
 
 
@@ -25,35 +28,46 @@ class Endpoints:
     def __init__(self, config: Config, sockets: Sequence[HttpsSocket]) -> None:
         self.monitor: monitor.Monitor | None = None
         self.paths = named_files(config)
+        self._certificates: Sequence[CertificateInfo] = ()  # those that are served
+        self._config = config
         self._sockets = sockets
         self._prefix = config.procname_prefix
         self._read = partial(certificates.read_file, opened=self.open_file)
         self._passphrases = Passphrases(config.ssl_key_password_file, config.ssl_key_password_command)
+        self._reader = Reader(self._read, self._for_key, partial(certificates.read_names, opened=self.open_file))
 
     def make(self, warn: Callable[[str], None]) -> list[Listener]:
         """Reads all files and builds all contexts, at the start. Raises ConfigError."""
-        served = open_endpoints(self._sockets, warn, self._read, self._for_key)
+        served = self._open(warn)
         self._passphrases.may_ask = False
         return served
 
     def remake(self, present: Sequence[Listener]) -> Sequence[Listener]:
-        """The same for a reload. Raises ConfigError, and then the `present` ones go on."""
+        """The same for a reload, where those that cannot be read stay as the `present` ones. Raises ConfigError."""
         try:
-            return open_endpoints(self._sockets, line, self._read, self._for_key)
+            return self._open(line)
         except ConfigError as error:
-            if self.monitor is not None or not isinstance(error.__cause__, certificates.Unreadable):
+            if not isinstance(error.__cause__, certificates.Unreadable):
                 raise
-            # Nobody has promised that they could be read again, and an application may be reloaded all the same.
-            line(f"certificates and keys stay as they were at the start, since there is no monitor: {error}")
+            # Nothing is known to be wrong with them, and an application may be reloaded all the same.
+            line(f"certificates and keys stay as they were: {error}")
             return present
 
     def start_monitor(self) -> None:
         """Leaves a process root that opens the named files for us from now on. Raises PrivilegeError."""
         try:
-            self.monitor = monitor.start(self.paths.__contains__, self._prefix)
+            self.monitor = monitor.start(self._is_named, self._prefix)
         except OSError as error:
             raise privileges.PrivilegeError(f"no monitor could be started: {error}") from None
         line(f"the monitor (pid: {self.monitor.pid}) stays root, to read certificates and keys at a reload")
+
+    def foretell(self) -> None:
+        """After the drop: says which files a reload will not be able to read."""
+        for path in sorted(self.paths):
+            try:
+                os.close(self.open_file(path))
+            except OSError as error:
+                line(f"a reload will not read {path} again: {error.strerror}")
 
     def open_file(self, path: str) -> int:
         """A descriptor for reading of a named file. Raises OSError."""
@@ -64,39 +78,39 @@ class Endpoints:
                 raise
             return self.monitor.open(path)
 
+    def _is_named(self, path: str) -> bool:
+        return path in self.paths or sites.is_in_directory(self._config, path)
+
     def remind(self) -> None:
-        """Says which certificates are about to expire."""
+        """Says which certificates are about to expire, or have."""
+        now = datetime.now(UTC)
+        for info in self._certificates:
+            if info.not_after <= now + EXPIRY_WARNING:
+                verb = "has expired" if info.not_after <= now else "expires"
+                line(f"certificate {info.file}: {verb} on {info.not_after:%Y-%m-%d %H:%M} UTC")
+
+    def _open(self, warn: Callable[[str], None]) -> list[Listener]:
+        loaded = vhosts.load(self._config, self._reader)
+        served = []
+        for number, https in enumerate(self._sockets):
+            endpoint = vhosts.endpoint(loaded, number, https.name, https.port)
+            served.append(Listener(https.socket, endpoint, int(https.socket.family)))
+        self._certificates = loaded.certificates
+        for text in (*map(str, loaded.certificates), *loaded.warnings):
+            warn(text)
+        return served
 
     def _for_key(self, key: str) -> Iterable[bytes]:
         return self._passphrases.for_key(key, self._read)
 
 
-def open_endpoints(
-    sockets: Sequence[HttpsSocket],
-    warn: Callable[[str], None],
-    read: Read = certificates.read_file,
-    passphrases: ForKey = certificates.no_passphrases,
-) -> list[Listener]:
-    """Reads certificates and keys and builds the TLS context of each https listener. Raises ConfigError.
-
-    `read` and `passphrases` are those of `certificates.load`.
-    """
-    served = []
-    for https in sockets:
-        material = certificates.load(https.option, read, passphrases)
-        for warning in material.warnings:
-            warn(warning)
-        context = tls.build_context(https.option, material, https.name)
-        endpoint = Endpoint(context=context, port=https.port, name=https.name)
-        served.append(Listener(https.socket, endpoint, int(https.socket.family)))
-    return served
-
-
 def named_files(config: Config) -> frozenset[str]:
-    """Every file that the TLS options name, as they are written there."""
-    names = {config.ssl_key_password_file}
-    for site in config.listeners:
-        names |= {site.client_ca, site.crl}
-        for pair in site.certificates:
-            names |= set(pair)
+    """Every file that the TLS options name, as they are written there, and what sni-dir has in it now."""
+    names = {config.ssl_key_password_file, config.ssl_crl, config.sni_dir}
+    for site in (*config.listeners, *config.sni, *config.sni2, *config.sni_regexp):
+        names |= set(site.files)
+    if config.sni_dir:
+        with suppress(OSError):  # it is told when the names are read
+            paths = (os.path.join(config.sni_dir, name) for name in os.listdir(config.sni_dir))
+            names |= {path for path in paths if sites.is_in_directory(config, path)}
     return frozenset(names - {""})

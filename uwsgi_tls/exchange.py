@@ -103,6 +103,7 @@ class Exchange:
             keep_alive=self.keep_alive and service.limits.keepalive > 0 and not service.draining,
             date=service.date(),
             server=service.server,
+            hsts=service.hsts,
         )
         self.status = int(status[:3])
         self.keep_alive = framed.keep_alive

@@ -7,7 +7,6 @@ The kernel answers bytes that nobody reads with a reset, and a reset destroys wh
 import socket
 from _socket import socket as RawSocket
 
-from uwsgi_tls.crowd import SETTLED_SECONDS
 from uwsgi_tls.lounge import READ
 from uwsgi_tls.service import Service
 
@@ -22,7 +21,7 @@ class Farewell:
     def __init__(self, service: Service, sock: RawSocket, fd: int, armed: int) -> None:
         """Takes over a socket that epoll watches for `armed`; `begin` follows."""
         self.deadline = service.lounge.now + LINGER_SECONDS
-        self.idle_from = service.lounge.now + SETTLED_SECONDS
+        self.idle_from = service.lounge.now
         self.armed = armed
         self.fd = fd
         self._service = service

@@ -19,7 +19,7 @@ WAYS = (
     " UWSGI_NAME=value in the environment. Options marked with * may be repeated. A flag takes a value only as"
     " --name=false."
 )
-COMMANDS = (("pki ...", "make certificates with an authority of your own; uwsgi-tls pki --help"),)
+COMMANDS = (("pki ...", "make certificates of your own; see uwsgi-tls pki --help"),)
 EXIT_STATUSES = (
     ("0", "a clean stop, or nothing wrong found by --check"),
     ("1", "a configuration, an address or a key that cannot be served"),

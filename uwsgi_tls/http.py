@@ -80,8 +80,8 @@ _SINGLE = """
     Max-Forwards Origin Proxy-Authorization Range Sec-WebSocket-Key Sec-WebSocket-Version Transfer-Encoding
 """
 # Fields of the connection, not of the request (RFC 9110 7.6.1); and Proxy, which a CGI program would take for the
-# environment variable HTTP_PROXY (CVE-2016-5385).
-_DROPPED = frozenset(("keep-alive", "proxy", "proxy-connection", "te", "trailer"))
+# environment variable HTTP_PROXY (CVE-2016-5385). Client-Cert is the word of whoever ends TLS, so of us: RFC 9440 4.
+_DROPPED = frozenset(("client-cert", "client-cert-chain", "keep-alive", "proxy", "proxy-connection", "te", "trailer"))
 _CONNECTION_OPTIONS = frozenset(("CLOSE", "KEEP_ALIVE", "UPGRADE"))  # in the letters of CGI names
 
 _USUAL = """

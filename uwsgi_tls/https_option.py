@@ -18,6 +18,7 @@ SNI_SYNTAX = "NAME CERTIFICATE,KEY[,CIPHERS[,[!]CLIENT_CA]]"
 SNI_REGEXP_SYNTAX = "EXPRESSION CERTIFICATE,KEY[,CIPHERS[,[!]CLIENT_CA]]"
 DEPTH_MAX = 100  # as in OpenSSL, ssl-verify-depth
 
+PKCS12_SUFFIXES = (".p12", ".pfx")
 _CERTIFICATE_SUFFIXES = (".crt", ".pem", ".cer", ".ca")
 # Words of openssl-ciphers(1) that people put after a comma; no CA file is called so.
 _CIPHER_TEXT = """
@@ -158,6 +159,8 @@ def _fields(text: str, syntax: str) -> dict[str, Any]:
     fields = text.split(",", 3)
     if len(fields) < 2:
         raise ValueError(f"the syntax is {syntax}")
+    if not fields[1] and fields[0].endswith(PKCS12_SUFFIXES):
+        fields[1] = fields[0]  # it has the key in it
     for name, value in (("certificate", fields[0]), ("key", fields[1])):
         if not value:
             raise ValueError(f"the {name} file is empty; the syntax is {syntax}")

@@ -86,7 +86,6 @@ _ROUTES = _words(
 _ONLY_INI = "only ini files are read; include takes one"
 _AS_UID = "not supported: write uid and gid, which hold for every process"
 _OUTSIDE = "not supported: the server would run outside of it"
-_SNI = "not supported yet: every name would get the certificate and the client CA of its https option"
 _SSLV3 = "SSLv3 is broken (RFC 7568) and gone from OpenSSL; take the option out"
 
 REFUSED: Mapping[str, str] = {
@@ -99,7 +98,6 @@ REFUSED: Mapping[str, str] = {
     **dict.fromkeys(
         ("chroot", "namespace", "ns", "pivot-root", "pivot_root", "setns", "unshare", "unshare2"), _OUTSIDE
     ),
-    **dict.fromkeys(("sni", "sni-dir", "sni-regexp"), _SNI),
     **dict.fromkeys(("ssl-enable-sslv3", "ssl-enable3"), _SSLV3),
     **dict.fromkeys(("stop", "reload"), 'not supported: send the signal, as in kill -TERM "$(cat PIDFILE)"'),
     **dict.fromkeys(("pause", "resume", "suspend"), "not supported: a server cannot be paused"),
@@ -109,7 +107,7 @@ REFUSED: Mapping[str, str] = {
 _ALWAYS = _words(
     """
     close-on-exec close-on-exec2 enable-threads http-auto-chunked http-chunked-input http-manage-expect
-    http-server-name-as-http-host ignore-sigpipe no-defer-accept no-orphans single-interpreter ssl-verbose
+    http-server-name-as-http-host ignore-sigpipe no-defer-accept no-orphans single-interpreter
     tcp-nodelay
     """
 )
@@ -125,15 +123,15 @@ _LATER = _words(
     http-buffer-size http-harakiri
     http-path-info-no-decode-slashes http-post-buffering http-quiet http-raw-body
     http-socket http-ss http-stats http-stats-server http-to-https http-use-socket http11-socket
-    httprouter https-session-context idle import lazy lazy-apps limit-as limit-nproc log-4xx log-5xx
+    httprouter idle import lazy lazy-apps limit-as limit-nproc log-4xx log-5xx
     log-backupname log-date log-ioerror log-master log-maxsize log-micros log-prefix log-reopen log-slow
     log-syslog log-truncate log-x-forwarded-for log-zero logdate logfile-chmod logfile-chown logger logger-req
     logto2 manage-script-name master-as-root master-fifo max-fd max-requests max-requests-delta
     max-worker-lifetime max-worker-lifetime-delta memory-report min-worker-lifetime mount pidfile2 procname
     procname-append procname-master py-auto-reload python-autoreload reload-on-as reload-on-rss req-logger
     reuse-port safe-pidfile safe-pidfile2 show-config so-keepalive so-send-timeout socket socket-rcvbuf
-    socket-sndbuf socket-timeout ssl-enable-tlsv1 ssl-option ssl-session-timeout ssl-session-use-cache
-    ssl-sessions-timeout ssl-sessions-use-cache ssl-tmp-dir ssl-verify-depth stats stats-http stats-min
+    socket-sndbuf socket-timeout ssl-session-use-cache
+    ssl-sessions-use-cache ssl-tmp-dir stats stats-http stats-min
     stats-minified stats-no-cores stats-server thunder-lock touch-chain-reload touch-exec touch-logreopen
     touch-logrotate touch-reload touch-signal touch-workers-reload umask unenv uwsgi-socket vacuum
     worker-reload-mercy wsgi-env-behavior wsgi-env-behaviour
@@ -194,7 +192,7 @@ _WITH_VALUE = _words(
     http-server-name-as-http-host http-socket http-socket-modifier1 http-socket-modifier2 http-ss http-stats
     http-stats-server http-stud-prefix http-subscription-fallback-key http-subscription-server http-to-https
     http-uid http-use-base http-use-code-string http-use-pattern http-zerg http11-socket httprouter
-    https-session-context https-socket-modifier1 https-socket-modifier2 idle if-dir if-directory if-env if-exists
+    https-socket-modifier1 https-socket-modifier2 idle if-dir if-directory if-env if-exists
     if-file if-hostname if-hostname-match if-not-dir if-not-env if-not-exists if-not-file if-not-hostname
     if-not-hostname-match if-not-opt if-not-plugin if-opt if-plugin ifdir ifenv ifexists ifplugin immediate-gid
     immediate-uid import inherit ini-paste ini-paste-logged inject-after inject-before iprint jail jail-attach
@@ -243,11 +241,11 @@ _WITH_VALUE = _words(
     safe-pidfile2 scgi-modifier1 scgi-modifier2 scgi-nph-socket scgi-socket segfault-alarm setns setns-skip
     setns-socket setns-socket-skip shared-import shared-py-import shared-pyimport shared-python-import
     shared-rb-require shared-rbrequire shared-require shared-ruby-require shared-rubyrequire sharedarea signal
-    signal-bufsize signal-rbtimer signal-timer signals-bufsize smart-attach-daemon smart-attach-daemon2 sni
-    sni-dir sni-dir-ciphers sni-regexp snmp-community socket socket-protocol socket-rcvbuf socket-sndbuf
+    signal-bufsize signal-rbtimer signal-timer signals-bufsize smart-attach-daemon smart-attach-daemon2
+    snmp-community socket socket-protocol socket-rcvbuf socket-sndbuf
     socket-timeout spooler spooler-chdir spooler-external spooler-freq spooler-frequency spooler-harakiri
     spooler-import spooler-max-tasks spooler-processes spooler-py-import spooler-pyimport spooler-python-import
-    sqlite sqlite3 ssl-option ssl-session-timeout ssl-sessions-timeout ssl-socket ssl-tmp-dir sslrouter
+    sqlite sqlite3 ssl-socket ssl-tmp-dir sslrouter
     sslrouter-buffer-size sslrouter-events sslrouter-fallback sslrouter-gracetime sslrouter-harakiri
     sslrouter-max-retries sslrouter-processes sslrouter-quiet sslrouter-session-context sslrouter-ss
     sslrouter-stats sslrouter-stats-server sslrouter-subscription-server sslrouter-timeout sslrouter-to
@@ -314,7 +312,7 @@ _WITHOUT_VALUE = _words(
     re-fork-post-jail reaper refork refork-as-root refork-post-jail reload-on-exception reload-os-env reuse-port
     router-list routers-list rsyslog-split-messages setns-preopen show-config shutdown-sockets single-interpreter
     skip-atexit skip-atexit-teardown skip-zero so-keepalive so-send-timeout so-write-timeout socket-send-timeout
-    socket-write-timeout spooler-ordered spooler-quiet ssl-enable-sslv3 ssl-enable-tlsv1 ssl-enable3 ssl-verbose
+    socket-write-timeout spooler-ordered spooler-quiet ssl-enable-sslv3 ssl-enable3
     sslrouter-cheap sslrouter-sni stackless start-unsubscribed start_response-nodelay static-gzip-all stats-http
     stats-min stats-minified stats-no-cores stats-no-metrics subscription-dotsplit subscriptions-use-credentials
     symcall-use-next tcp-fast-open-client tcp-fastopen-client tcp-nodelay threaded-logger thunder-lock ugreen
@@ -328,7 +326,7 @@ _OPTIONAL_VALUE = _words(
     check-cache chmod chmod-socket end-for end-if endfor endif exit fastrouter-use-cache fastrouter-use-socket
     http-manage-expect http-use-cache http-use-socket ksm log-date log-prefix
     log-syslog logdate mule mule-msg-size plshell pyshell pyshell-oneshot rawrouter-use-cache rawrouter-use-socket
-    rbshell snmp ssl-session-use-cache ssl-sessions-use-cache ssl-verify-depth sslrouter-use-cache
+    rbshell snmp ssl-session-use-cache ssl-sessions-use-cache sslrouter-use-cache
     sslrouter-use-socket tuntap-use-credentials zabbix-template
     """
 )

@@ -67,6 +67,7 @@ def run(config: Config) -> int:
                 endpoints.start_monitor()
             privileges.drop(identity)
             line(f"dropped root for good: uid {identity.uid}, gid {identity.gid}, groups {list(identity.groups)}")
+            endpoints.foretell()
         privileges.harden(no_new_privs=identity is not None)
         line(f"spawned uwsgi-tls master process (pid: {os.getpid()})")
         return supervisor.Supervisor(

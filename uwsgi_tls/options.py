@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from uwsgi_tls import client_allow, policy
 from uwsgi_tls.addresses import Address
+from uwsgi_tls.client_allow import Rule
 from uwsgi_tls.converters import (
     INT_MAX,
     KEEPALIVE_SECONDS,
@@ -19,6 +21,7 @@ from uwsgi_tls.converters import (
     Network,
     SharedSocket,
     backend_address,
+    crl_check,
     field_text,
     flag,
     https_socket,
@@ -28,9 +31,22 @@ from uwsgi_tls.converters import (
     process_count,
     shared_socket,
     variable,
+    verify_depth,
     wsgi_module,
 )
-from uwsgi_tls.https_option import HTTPS_SYNTAX, HttpsListener, parse_https, parse_https2
+from uwsgi_tls.https_option import (
+    DEPTH_MAX,
+    HTTPS_SYNTAX,
+    SNI_REGEXP_SYNTAX,
+    SNI_SYNTAX,
+    HttpsListener,
+    SniSite,
+    parse_https,
+    parse_https2,
+    parse_sni,
+    parse_sni2,
+    parse_sni_regexp,
+)
 
 LISTENING = "Listening"
 TLS = "TLS"
@@ -130,11 +146,91 @@ class Config:
         " demands one",
     )  # fmt: skip
     https2: tuple[HttpsListener, ...] = _list(
-        "KEY=VALUE,...", parse_https2, TLS, "the same with the keys addr, cert, key, ciphers, clientca",
+        "KEY=VALUE,...", parse_https2, TLS,
+        "the same with the keys addr, cert, key (both again for a second kind of key), ciphers, ciphersuites, clientca,"
+        " crl, depth, allow (again for more), profile, min-version, max-version",
         note="an unknown key is an error",
     )  # fmt: skip
     https_socket: tuple[HttpsListener, ...] = _list(
         HTTPS_SYNTAX, https_socket, TLS, "the same as https: TLS always ends in a worker"
+    )
+    sni: tuple[SniSite, ...] = _list(
+        SNI_SYNTAX, parse_sni, TLS,
+        "for clients that ask for NAME; *.NAME is one label more, what is exact counts before it, and a name with a"
+        " client CA is served to nobody who asked for another",
+        note="matches without regard to case; a file that is missing is an error",
+    )  # fmt: skip
+    sni2: tuple[SniSite, ...] = _list(
+        "KEY=VALUE,...", parse_sni2, TLS, "the same with the keys of https2, and name (again for more) instead of addr",
+        note="not in uWSGI",
+    )  # fmt: skip
+    sni_regexp: tuple[SniSite, ...] = _list(
+        SNI_REGEXP_SYNTAX, parse_sni_regexp, TLS,
+        "for names in which the regular expression is found and that no sni has; the first one counts",
+        note="an expression of Python; write ^ and $ for the whole name",
+    )  # fmt: skip
+    sni_dir: str = _text(
+        "DIR", TLS,
+        "every NAME.crt in DIR with its NAME.key is a sni, and NAME.ca asks its clients for certificates; _.NAME is"
+        " a wildcard",
+        note="read at start and reload, not when a client asks",
+    )  # fmt: skip
+    sni_dir_ciphers: str = _text("CIPHERS", TLS, "the ciphers of the names in sni-dir")
+    sni_strict: bool = _flag(
+        False, TLS, "refuse clients that ask for a name which is none of these; who asks for none is served",
+        note="not in uWSGI",
+    )  # fmt: skip
+    tls_profile: str = _text(
+        "PROFILE", TLS, "Mozilla's modern (TLS 1.3 alone) or intermediate", convert=policy.profile,
+        default_text=policy.DEFAULT_PROFILE, note="not in uWSGI",
+    )  # fmt: skip
+    tls_min_version: str = _text(
+        "VERSION", TLS, "the oldest TLS version, 1.2 or 1.3", convert=policy.version, default_text="the profile's",
+        note="not in uWSGI",
+    )  # fmt: skip
+    tls_max_version: str = _text(
+        "VERSION", TLS, "the newest TLS version, 1.2 or 1.3", convert=policy.version, default_text="the profile's",
+        note="not in uWSGI",
+    )  # fmt: skip
+    ssl_ciphersuites: str = _text(
+        "SUITES", TLS, "the cipher suites of TLS 1.3, joined by ':'", convert=policy.ciphersuites,
+        default_text="OpenSSL's", note="not in uWSGI",
+    )  # fmt: skip
+    ssl_option: tuple[int, ...] = _list(
+        "OPTION", policy.ssl_option, TLS, "an SSL_OP_* of OpenSSL, by name or number; those that weaken TLS are refused"
+    )
+    ssl_verify_depth: int = _int(
+        4, 0, DEPTH_MAX, TLS, "intermediate CAs that may stand between a client's certificate and a trusted one",
+        argument="optional", convert=verify_depth, note="1 in uWSGI, and only for the https after it",
+    )  # fmt: skip
+    ssl_crl: str = _text(
+        "FILE", TLS, "the CRLs of the client CAs; a client whose CA has none is refused", note="not in uWSGI"
+    )
+    ssl_crl_check: str = _text(
+        "WHAT", TLS, "look for a CRL of every CA of a chain, or of the one that signed the client alone: chain or leaf",
+        convert=crl_check, default_text="chain", note="not in uWSGI",
+    )  # fmt: skip
+    client_allow: tuple[Rule, ...] = _list(
+        "KIND:VALUE", client_allow.parse, TLS,
+        "let clients in whose certificate is this one: cn, dns, email, uri, spki or fingerprint; without it all that"
+        " are verified",
+        note="not in uWSGI",
+    )  # fmt: skip
+    ssl_session_timeout: int = _int(
+        300, 1, 86400, TLS, "time for which a session can be resumed", metavar="SECONDS",
+        aliases=("ssl-sessions-timeout",),
+    )  # fmt: skip
+    https_session_context: str = _text(
+        "TEXT", TLS, "one thing more that a session must have in common with where it is resumed",
+        note="in uWSGI the only thing",
+    )  # fmt: skip
+    hsts: int = _int(
+        0, 0, INT_MAX, TLS, "Strict-Transport-Security for so long in responses that have none; 0: do not",
+        metavar="SECONDS", note="not in uWSGI",
+    )  # fmt: skip
+    ssl_verbose: bool = _flag(True, TLS, "accepted; why a handshake failed is always in the log")
+    ssl_enable_tlsv1: bool = _flag(
+        False, TLS, "accepted with a warning; TLS 1.0 and 1.1 stay off (RFC 8996)", note="allows TLS 1.0 in uWSGI"
     )
     https_export_cert: bool = _flag(False, TLS, "pass a client's certificate on as HTTPS_CC, in PEM")
     ssl_key_password_file: str = _text(

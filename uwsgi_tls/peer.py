@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from OpenSSL import SSL, crypto
 
@@ -61,7 +62,7 @@ def objection(conn: SSL.Connection, rules: Sequence[Rule]) -> str:
         return ""
     if tls.resumed(conn) and certificate.has_expired():
         return "its session is older than the end of its certificate"
-    if rules and not client_allow.matches(identity(certificate), rules):
+    if rules and not client_allow.matches(identity(certificate, rules), rules):
         return f"client certificate refused: no client-allow matches {bounded(tls.subject_line(certificate))}"
     return ""
 
@@ -77,7 +78,8 @@ def client_variables(conn: SSL.Connection, sni: str, export_cert: bool) -> Varia
     verify = "NONE" if certificate is None else "SUCCESS"
     variables = [("HTTPS", "on")]
     if certificate is not None:
-        variables += _as_uwsgi(certificate, export_cert)
+        der, pem = tls.der(certificate), tls.pem(certificate) if export_cert else ""
+        variables += _as_uwsgi(certificate, der, pem)
     sni = _asked_for(conn, sni)
     if sni:
         variables += (("HTTPS_SNI", sni), ("SSL_TLS_SNI", sni))
@@ -91,7 +93,7 @@ def client_variables(conn: SSL.Connection, sni: str, export_cert: bool) -> Varia
         ("SSL_CLIENT_VERIFY", verify),
     )
     if certificate is not None:
-        variables += _as_mod_ssl(certificate, export_cert)
+        variables += _as_mod_ssl(certificate, der, pem)
     return tuple(variables)
 
 
@@ -100,74 +102,80 @@ def _asked_for(conn: SSL.Connection, sni: str) -> str:
     return sni or hello.host_name(conn.get_servername() or b"")
 
 
-def client_cert_field(variables: Variables) -> str:
-    """The value of the Client-Cert field of RFC 9440 for a connection with these variables; "" without a certificate.
+def identity_fields(variables: Variables) -> Variables:
+    """The header fields that tell an HTTP server who the client is, of a connection with these variables.
 
-    Client-Cert-Chain is not sent: a resumed session does not know the chain any more.
+    That is Client-Cert of RFC 9440, if a certificate was verified. Client-Cert-Chain is not sent: a resumed session does
+    not know the chain any more.
     """
     for name, value in variables:
         if name == _CERTIFICATE:
-            return f":{base64.b64encode(value.encode('latin-1')).decode('ascii')}:"
-    return ""
+            return (("Client-Cert", f":{base64.b64encode(value.encode('latin-1')).decode('ascii')}:"),)
+    return ()
 
 
-def _as_uwsgi(certificate: crypto.X509, export_cert: bool) -> Iterator[tuple[str, str]]:
+def _as_uwsgi(certificate: crypto.X509, der: bytes, pem: str) -> Iterator[tuple[str, str]]:
     """uWSGI's, byte for byte and in its order: plugins/http/https.c."""
-    yield _CERTIFICATE, tls.der(certificate).decode("latin-1")
+    yield _CERTIFICATE, der.decode("latin-1")
     yield "HTTPS_DN", tls.subject_line(certificate)
-    if export_cert:
-        yield "HTTPS_CC", tls.pem(certificate)
+    if pem:
+        yield "HTTPS_CC", pem
 
 
-def _as_mod_ssl(certificate: crypto.X509, export_cert: bool) -> Iterator[tuple[str, str]]:
+def _as_mod_ssl(certificate: crypto.X509, der: bytes, pem: str) -> Iterator[tuple[str, str]]:
     """mod_ssl's, in its forms; of ours are SSL_CLIENT_FINGERPRINT (SHA-256) and SSL_CLIENT_SAN_URI_n."""
-    for name, der in (("S", tls.subject_der(certificate)), ("I", tls.issuer_der(certificate))):
+    for who, name in (("S", tls.subject_der(certificate)), ("I", tls.issuer_der(certificate))):
         with suppress(ValueError):  # text that its own type does not allow
-            yield f"SSL_CLIENT_{name}_DN", rfc2253.text(der)
+            yield f"SSL_CLIENT_{who}_DN", rfc2253.text(name)
     serial = f"{certificate.get_serial_number():X}"
     yield "SSL_CLIENT_M_SERIAL", serial.rjust(len(serial) + len(serial) % 2, "0")
     yield "SSL_CLIENT_V_START", _gmt(certificate.get_notBefore())
     yield "SSL_CLIENT_V_END", _gmt(certificate.get_notAfter())
-    yield "SSL_CLIENT_FINGERPRINT", _fingerprint(certificate)
-    names = _alternative_names(certificate)
+    yield "SSL_CLIENT_FINGERPRINT", hashlib.sha256(der).hexdigest()
+    names = _alternative_names(der)
     left = SANS_MAX
     for kind, _ in _SAN_KINDS:
         for number, value in enumerate(names[kind][:left]):
             yield f"SSL_CLIENT_SAN_{kind}_{number}", value
         left -= len(names[kind][:left])
-    if export_cert:
-        yield "SSL_CLIENT_CERT", tls.pem(certificate)
+    if pem:
+        yield "SSL_CLIENT_CERT", pem
 
 
-def identity(certificate: crypto.X509) -> Identity:
-    """What `client-allow` compares. A part that cannot be read exactly is not there, so it matches nothing."""
-    names = _alternative_names(certificate)
+def identity(certificate: crypto.X509, rules: Sequence[Rule]) -> Identity:
+    """What these rules are compared with. A part that cannot be read exactly is not there, so it matches nothing."""
+    der = tls.der(certificate)
+    names = _alternative_names(der)
     try:
         cn = rfc2253.common_name(tls.subject_der(certificate))
     except ValueError:
         cn = ""
-    try:
-        key = x509.load_der_x509_certificate(tls.der(certificate)).public_key()
-        spki = hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
-    except Exception:  # whatever cryptography makes of a key that it does not know: UnsupportedAlgorithm, ValueError
-        spki = ""
     return Identity(
         cn=cn,
         dns=tuple(name.lower() for name in names["DNS"]),
         email=tuple(map(client_allow.mailbox, names["Email"])),
         uri=tuple(names["URI"]),
-        spki=spki,
-        fingerprint=_fingerprint(certificate),
+        spki=_spki(der) if any(rule.kind == "spki" for rule in rules) else "",
+        fingerprint=hashlib.sha256(der).hexdigest(),
     )
 
 
-def _alternative_names(certificate: crypto.X509) -> dict[str, list[str]]:
+def _spki(der: bytes) -> str:
+    """SHA-256 of the SubjectPublicKeyInfo. Reading the key takes some versions of cryptography half a millisecond."""
+    try:
+        key = x509.load_der_x509_certificate(der).public_key()
+        return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # a key of a kind that it does not know
+        return ""
+
+
+def _alternative_names(der: bytes) -> dict[str, list[str]]:
     """The subjectAltNames, by mod_ssl's word for their kind; those that hold more than visible ASCII are left out.
 
     None of these kinds allows any other character, and a NUL or a newline would be there to deceive.
     """
     try:
-        extensions = x509.load_der_x509_certificate(tls.der(certificate)).extensions
+        extensions = x509.load_der_x509_certificate(der).extensions
         sans = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         found = {word: list(map(str, sans.get_values_for_type(kind))) for word, kind in _SAN_KINDS}
     except (x509.ExtensionNotFound, ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
@@ -177,10 +185,6 @@ def _alternative_names(certificate: crypto.X509) -> dict[str, list[str]]:
 
 def _is_visible(name: str) -> bool:
     return name != "" and all("!" <= character <= "~" for character in name)
-
-
-def _fingerprint(certificate: crypto.X509) -> str:
-    return hashlib.sha256(tls.der(certificate)).hexdigest()
 
 
 def _gmt(asn1: bytes | None) -> str:
@@ -214,5 +218,5 @@ def _client_facts(certificate: crypto.X509) -> dict[str, str]:
         "client_serial": f"{certificate.get_serial_number():X}",
         "client_not_before": moment(certificate.get_notBefore()),
         "client_not_after": moment(certificate.get_notAfter()),
-        "client_fingerprint": _fingerprint(certificate),
+        "client_fingerprint": hashlib.sha256(tls.der(certificate)).hexdigest(),
     }

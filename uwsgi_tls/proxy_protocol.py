@@ -57,7 +57,7 @@ def _version_1(data: bytes) -> ProxyHeader | Wanted | None:
     kind = socket.AF_INET if family == b"TCP4" else socket.AF_INET6
     try:
         socket.inet_pton(kind, destination.decode("ascii"))
-        address = socket.inet_ntop(kind, socket.inet_pton(kind, source.decode("ascii")))
+        address = _address(kind, socket.inet_pton(kind, source.decode("ascii")))
     except (ValueError, OSError):
         return None
     if int(port) > 65535 or int(other_port) > 65535:
@@ -77,11 +77,17 @@ def _version_2(data: bytes) -> ProxyHeader | Wanted | None:
     if version_command == 0x20:  # LOCAL: a health check of the balancer's own
         return ProxyHeader(end, None)
     if family == 0x11 and size >= 12:
-        return ProxyHeader(end, (socket.inet_ntop(socket.AF_INET, data[16:20]), _port(data, 24)))
+        return ProxyHeader(end, (_address(socket.AF_INET, data[16:20]), _port(data, 24)))
     if family == 0x21 and size >= 36:
-        return ProxyHeader(end, (socket.inet_ntop(socket.AF_INET6, data[16:32]), _port(data, 48)))
+        return ProxyHeader(end, (_address(socket.AF_INET6, data[16:32]), _port(data, 48)))
     # UNSPEC, UNIX and datagrams name nobody that REMOTE_ADDR could hold; "the receiver ... must accept" them.
     return ProxyHeader(end, None) if family >> 4 in (0, 3) else None
+
+
+def _address(family: socket.AddressFamily, packed: bytes) -> str:
+    """As text; IPv4 as such where IPv6 carries it, as for a client that comes without a balancer."""
+    text = socket.inet_ntop(family, packed)
+    return text.removeprefix("::ffff:") if "." in text else text
 
 
 def _port(data: bytes, offset: int) -> str:

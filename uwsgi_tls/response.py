@@ -52,6 +52,7 @@ _ACTIONS = {
     "proxy-authenticate": "hop",
     "proxy-connection": "hop",
     "server": "server",
+    "strict-transport-security": "hsts",
     "te": "hop",
     "trailer": "hop",
     "transfer-encoding": "hop",
@@ -89,17 +90,18 @@ def frame(
     keep_alive: bool,
     date: str,
     server: str = "",
+    hsts: str = "",
 ) -> Framed:
     """Return the head for a response ("200 OK" and its headers) to a `method` request of HTTP/1.`minor`.
 
-    `keep_alive` says whether client and server would keep the connection, `date` and `server` are the fields to add
-    where the application has none ("": do not).
+    `keep_alive` says whether client and server would keep the connection, `date`, `server` and `hsts`
+    (Strict-Transport-Security, RFC 6797) are the fields to add where the application has none ("": do not).
     Raises BadResponse.
     """
     try:
         if not _STATUS.fullmatch(status):
             raise BadResponse("status is not a code from 200 to 599, a blank and a reason")
-        lines, length, closes, date, server = _header_lines(headers, date, server)
+        lines, length, closes, date, server, hsts = _header_lines(headers, date, server, hsts)
     except (TypeError, ValueError, AttributeError):
         raise BadResponse("status and headers are not str and pairs of str") from None
     code = status[:3]
@@ -115,6 +117,8 @@ def frame(
         body = CHUNKED if minor else CLOSE
     keep_alive = keep_alive and not closes and body != CLOSE
     head = [f"HTTP/1.1 {status}\r\n", f"Date: {date}\r\n" if date else "", f"Server: {server}\r\n" if server else ""]
+    if hsts:
+        head.append(f"Strict-Transport-Security: {hsts}\r\n")
     head += lines
     if length >= 0:
         head.append(f"Content-Length: {length}\r\n")
@@ -130,9 +134,11 @@ def frame(
     return Framed(encoded, body, length if body == LENGTH else 0 if body == NONE else -1, keep_alive)
 
 
-def _header_lines(headers: Iterable[tuple[str, str]], date: str, server: str) -> tuple[list[str], int, bool, str, str]:
+def _header_lines(
+    headers: Iterable[tuple[str, str]], date: str, server: str, hsts: str
+) -> tuple[list[str], int, bool, str, str, str]:
     """Return the lines that go out as they are, the Content-Length or -1, whether the application wants to close, and
-    what of `date` and `server` it has not said itself.
+    what of `date`, `server` and `hsts` it has not said itself.
     """
     lines = []
     length = -1
@@ -156,10 +162,12 @@ def _header_lines(headers: Iterable[tuple[str, str]], date: str, server: str) ->
                 continue
             if action == "date":
                 date = ""
+            elif action == "hsts":
+                hsts = ""
             else:
                 server = ""
         lines.append(f"{name}: {value}\r\n")
-    return lines, length, closes, date, server
+    return lines, length, closes, date, server, hsts
 
 
 def _one_length(length: int, value: str) -> int:

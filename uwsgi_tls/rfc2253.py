@@ -6,7 +6,7 @@ that no value can pose as another part or hold a control character. X509_NAME_pr
 judge. Encodings: X.690, 8.1; string types: RFC 5280, appendix A.
 """
 
-from collections.abc import Iterator
+import re
 
 COMMON_NAME = "2.5.4.3"
 
@@ -50,53 +50,63 @@ _CODECS = {
     0x1C: "utf-32-be",  # UniversalString
     0x1E: "utf-16-be",  # BMPString
 }
+_SPECIAL = re.compile(r"""\A[ #]|[ ]\Z|[,+"\\<>;]|[^ -~]""")
 
 Attribute = tuple[str, str | None, bytes]  # the type's numbers; its value, None where that is no text; the value's DER
 
 
 def text(name: bytes) -> str:
     """The text of a DER Name, printable ASCII. Raises ValueError for what is not well formed."""
-    return ",".join("+".join(map(_attribute, part)) for part in reversed(parts(name)))
+    return ",".join("+".join(map(_attribute, reversed(part))) for part in reversed(parts(name)))
 
 
 def common_name(name: bytes) -> str:
-    """The common name in the most specific part of a DER Name; "" where that has none, or two. Raises ValueError."""
-    found = [value for kind, value, _ in (parts(name) or [[]])[-1] if kind == COMMON_NAME]
-    return (found[0] or "") if len(found) == 1 else ""
+    """The most specific common name of a DER Name; "" where there is none, or two in one part. Raises ValueError."""
+    for part in reversed(parts(name)):
+        found = [value for kind, value, _ in part if kind == COMMON_NAME]
+        if found:
+            return (found[0] or "") if len(found) == 1 else ""
+    return ""
 
 
 def parts(name: bytes) -> list[list[Attribute]]:
     """The RelativeDistinguishedNames of a DER Name, the most general first. Raises ValueError."""
-    ((_, _, sequence),) = _elements(name, _SEQUENCE)
-    return [
-        [_read_attribute(attribute) for _, _, attribute in _elements(members, _SEQUENCE)]
-        for _, _, members in _elements(sequence, _SET)
-    ]
+    found = []
+    at, end = _element(name, 0, len(name), _SEQUENCE)
+    if end != len(name):
+        raise ValueError("more than a name")
+    while at < end:
+        begin, at = _element(name, at, end, _SET)
+        found.append(_attributes(name, begin, at))
+    return found
 
 
-def _read_attribute(data: bytes) -> Attribute:
-    (kind, _, numbers), (tag, whole, content) = _elements(data)
-    if kind != _OBJECT:
-        raise ValueError("a name with an attribute without a type")
-    codec = _CODECS.get(tag)
-    return _dotted(numbers), None if codec is None else content.decode(codec), whole
+def _attributes(name: bytes, at: int, end: int) -> list[Attribute]:
+    found = []
+    while at < end:
+        begin, at = _element(name, at, end, _SEQUENCE)
+        numbers, value = _element(name, begin, at, _OBJECT)
+        content, stop = _element(name, value, at)
+        if stop != at:
+            raise ValueError("an attribute with more than one value")
+        codec = _CODECS.get(name[value])
+        text = None if codec is None else name[content:stop].decode(codec)
+        found.append((_dotted(name[numbers:value]), text, name[value:stop]))
+    return found
 
 
-def _elements(data: bytes, wanted: int = 0) -> Iterator[tuple[int, bytes, bytes]]:
-    """The elements that `data` consists of: tag, all bytes, content. Raises ValueError, as for a tag not `wanted`."""
-    at = 0
-    while at < len(data):
-        if at + 2 > len(data):
-            raise ValueError("a name that is cut off")
-        tag, size, begin = data[at], data[at + 1], at + 2
-        if size > 0x80:
-            begin += size - 0x80
-            size = int.from_bytes(data[at + 2 : begin], "big")
-        end = begin + size
-        if end > len(data) or data[at + 1] == 0x80 or (wanted and tag != wanted):
-            raise ValueError("a name that is not DER")
-        yield tag, data[at:end], data[begin:end]
-        at = end
+def _element(data: bytes, at: int, end: int, wanted: int = 0) -> tuple[int, int]:
+    """Where the content of the element at data[at] begins and ends. Raises ValueError, as for a tag not `wanted`."""
+    if at + 2 > end:
+        raise ValueError("a name that is cut off")
+    size, begin = data[at + 1], at + 2
+    if size > 0x80:
+        begin += size - 0x80
+        size = int.from_bytes(data[at + 2 : begin], "big")
+    stop = begin + size
+    if stop > end or data[at + 1] == 0x80 or (wanted and data[at] != wanted):
+        raise ValueError("a name that is not DER")
+    return begin, stop
 
 
 def _dotted(numbers: bytes) -> str:
@@ -123,13 +133,9 @@ def _attribute(attribute: Attribute) -> str:
 
 def _escaped(value: str) -> str:
     """RFC 2253, 2.4, and what OpenSSL escapes beyond it."""
-    out = ""
-    last = len(value) - 1
-    for at, character in enumerate(value):
-        if character in ',+"\\<>;' or (character == " " and at in (0, last)) or (character == "#" and at == 0):
-            out += "\\" + character
-        elif " " <= character <= "~":
-            out += character
-        else:
-            out += "".join(f"\\{byte:02X}" for byte in character.encode())
-    return out
+    return _SPECIAL.sub(_escape, value)
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    return "\\" + character if " " <= character <= "~" else "".join(f"\\{byte:02X}" for byte in character.encode())

@@ -17,6 +17,7 @@ from uwsgi_tls.crowd import Crowd
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.logs import AccessLog, line
 from uwsgi_tls.lounge import NEVER, Lounge
+from uwsgi_tls.names import Names, of_host
 from uwsgi_tls.response import http_date
 from uwsgi_tls.spool import Disk
 
@@ -51,12 +52,24 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One https listener as a worker sees it."""
+    """What connections to one https listener get: those that ask for no name, or those that ask for that of a site."""
 
     context: SSL.Context
     port: str  # SERVER_PORT; "" for a UNIX socket
-    name: str
+    name: str  # for the log
     client_allow: tuple[Rule, ...] = ()  # one of which a client's certificate must match; none: any that is verified
+    client_policy: bytes = b""  # what is asked of clients: equal where the same is asked, b"" where nothing is
+    hosts: Names[bytes] | None = None  # the client policy of each Host of the listener; None: they have all the same
+    names: "Names[Endpoint | None] | None" = None  # who answers instead to whom asks for a name; None: nobody ever does
+    by_name: bool = False  # the name has decided that it is this one
+    strict: bool = False  # whoever asks for a name that nobody has is refused
+
+    def is_misdirected(self, host: str) -> bool:
+        """Whether a request for `host`, as its Host field has it, asks for what its client has not shown here."""
+        if self.hosts is None:
+            return False
+        policy = self.hosts.find(of_host(host))
+        return bool(policy) and policy != self.client_policy
 
 
 class Backend(Protocol):
@@ -145,6 +158,7 @@ class Service:
     trusted: tuple[Network, ...] | None = None  # balancers that begin with a PROXY header; None: there is none
     disk: Disk = field(default_factory=Disk)
     server: str = ""  # the Server field of a response that has none
+    hsts: str = ""  # its Strict-Transport-Security, likewise
     crowd: Crowd = field(init=False)
     draining: bool = False
     ends: float = NEVER  # when tunnels end because the worker leaves (time.monotonic() seconds)

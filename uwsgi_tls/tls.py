@@ -1,41 +1,23 @@
-"""From a site and its files to a pyOpenSSL context, and what pyOpenSSL is asked of a connection and its certificate.
+"""What pyOpenSSL is asked of a connection and of its client's certificate, and OpenSSL's reasons in words.
 
-Every difference between pyOpenSSL 23.0.0 and the newest, and every use of its unofficial `_lib`, is in this module.
-A context is complete when `build_context` returns and is never changed; it is built before the fork, so that all
-workers share its ticket keys. No policy lives in a callback: pyOpenSSL keeps a callback's exception on the context,
-where another thread's connection would raise it. Policy: Mozilla's guidelines 6.0, "intermediate"; uWSGI: core/ssl.c.
+Every difference between pyOpenSSL 23.0.0 and the newest, and every use of its unofficial `_lib`, is in this module and,
+where it is about contexts, in contexts.py.
 """
 
-import hashlib
 import os
 import threading
 from _socket import socket as RawSocket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
 
-from uwsgi_tls import refusals
-from uwsgi_tls.certificates import BadFile, Credential, Material
-from uwsgi_tls.errors import ConfigError
-from uwsgi_tls.https_option import Site
+from uwsgi_tls import hello, refusals
 
-INTERMEDIATE_CIPHERS = (
-    "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
-    ":ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
-)
-NEVER_CIPHERS = ":!aNULL:!eNULL:!PSK:!SRP"  # "HIGH" alone has suites without any certificate: openssl-ciphers(1)
 RECORD_BYTES = 16384  # RFC 8446, 5.1: a read of this size leaves nothing decrypted behind in OpenSSL
-SESSION_SECONDS = 300  # uWSGI's; each resumption in TLS 1.3 begins them anew, and verifies no certificate again
-VERIFY_DEPTH = 4  # intermediate CAs between a client's certificate and a trusted one
 
-# Constants that some versions of pyOpenSSL do not name; ssl.h
-_MODE_ENABLE_PARTIAL_WRITE = 0x1
-_MODE_AUTO_RETRY = 0x4
-_MODE_ACCEPT_MOVING_WRITE_BUFFER = 0x2  # a retried write may come from another buffer
+_MODE_AUTO_RETRY = 0x4  # which not every version of pyOpenSSL names; ssl.h
 
 _NEEDED = (
     "OPENSSL_free",
@@ -64,112 +46,6 @@ _REASONS = {
     "unsupported protocol": "the client offers no TLS version that is allowed here",
     "wrong version number": "what the client sends is not TLS",
 }
-
-
-def build_context(site: Site, material: Material, scope: str) -> SSL.Context:
-    """The server context of a site whose files hold `material`; sessions are good within `scope`, a text.
-
-    Raises ConfigError, with OpenSSL's reason where there is one.
-    """
-    try:
-        return _build(site, material, scope)
-    except BadFile as error:
-        raise ConfigError(site.option, site.text, str(error), site.where) from None
-
-
-def _build(site: Site, material: Material, scope: str) -> SSL.Context:
-    context = SSL.Context(SSL.TLS_SERVER_METHOD)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    context.set_max_proto_version(SSL.TLS1_3_VERSION)
-    context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION)
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS | _MODE_ENABLE_PARTIAL_WRITE | _MODE_ACCEPT_MOVING_WRITE_BUFFER)
-    # Groups stay OpenSSL's own: set_tmp_ecdh would leave one of them, as uWSGI's P-256.
-    _set_ciphers(context, site)
-    for credential in material.credentials:
-        _add_credential(context, credential)
-    if material.client_cas:
-        _ask_clients(context, site, material)
-    # Resumption by tickets, which any worker can open; a cache would be one worker's own.
-    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_timeout(SESSION_SECONDS)
-    context.set_session_id(_session_id(site, material, scope))
-    context.set_alpn_select_callback(_select_http11)
-    return context
-
-
-def _set_ciphers(context: SSL.Context, site: Site) -> None:
-    if site.ciphers:
-        context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
-    words = site.ciphers + NEVER_CIPHERS if site.ciphers else INTERMEDIATE_CIPHERS
-    try:
-        context.set_cipher_list(words.encode("utf-8"))
-    except SSL.Error as error:
-        raise BadFile(f"ciphers {site.ciphers!r}: {_openssl_reason(error)}; see openssl ciphers -v") from None
-
-
-def _add_credential(context: SSL.Context, credential: Credential) -> None:
-    info = credential.info
-    try:
-        with _as_file(credential.chain) as path:
-            # Of all that pyOpenSSL has, this alone gives each key type a chain of its own.
-            context.use_certificate_chain_file(path)
-    except SSL.Error as error:
-        raise BadFile(f"certificate {info.file}: {_openssl_reason(error)}") from None
-    try:
-        try:
-            # Types: what cryptography can load and TLS cannot use raises TypeError.
-            context.use_privatekey(credential.key)  # type: ignore[arg-type]  # a key of any kind that a file may hold
-        except TypeError:  # pyOpenSSL before 24.3 takes its own PKey, which the newer one deprecates
-            context.use_privatekey(crypto.PKey.from_cryptography_key(credential.key))  # type: ignore[arg-type]  # likewise
-        context.check_privatekey()
-    except (SSL.Error, TypeError) as error:
-        raise BadFile(f"key of certificate {info.file}: {_openssl_reason(error)}") from None
-
-
-def _ask_clients(context: SSL.Context, site: Site, material: Material) -> None:
-    """Asks clients for a certificate of these CAs."""
-    try:
-        with _as_file(material.client_cas) as path:
-            context.load_verify_locations(path)
-            context.load_client_ca(path.encode("ascii"))  # the names, so that a browser offers the right ones
-    except SSL.Error as error:
-        raise BadFile(f"client CA {site.client_ca}: {_openssl_reason(error)}") from None
-    context.set_verify(_verify_mode(site), _note_refusal)
-    context.set_verify_depth(VERIFY_DEPTH)
-
-
-@contextmanager
-def _as_file(pem: bytes) -> Iterator[str]:
-    """A path under which OpenSSL finds these bytes: memory with a descriptor, memfd_create(2).
-
-    It can be opened after the drop too, though /proc/self/fd is root's then: proc(5) lets a process see its own.
-    """
-    fd = os.memfd_create("pem", os.MFD_CLOEXEC)
-    with open(fd, "wb", buffering=0) as file:
-        file.write(pem)
-        yield f"/proc/self/fd/{fd}"
-
-
-def _verify_mode(site: Site) -> int:
-    if not site.client_ca:
-        return SSL.VERIFY_NONE
-    return SSL.VERIFY_PEER | (SSL.VERIFY_FAIL_IF_NO_PEER_CERT if site.client_required else 0)
-
-
-def _session_id(site: Site, material: Material, scope: str) -> bytes:
-    """The session id context, 32 bytes: a session must not be resumed where another client policy holds.
-
-    With client certificates OpenSSL refuses to resume at all unless it is set: SSL_CTX_set_session_id_context(3).
-    """
-    digest = hashlib.sha256()
-    for part in (scope.encode("utf-8", "surrogateescape"), material.client_cas, bytes([_verify_mode(site)])):
-        digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.digest()
-
-
-def _select_http11(connection: SSL.Connection, offered: Sequence[bytes]) -> Any:
-    # Without a common name the handshake goes on without ALPN, as with uWSGI, and curl --http1.0 gets its answer.
-    return b"http/1.1" if b"http/1.1" in offered else SSL.NO_OVERLAPPING_PROTOCOLS
 
 
 def server_connection(context: SSL.Context, sock: RawSocket) -> SSL.Connection:
@@ -214,6 +90,17 @@ def verified_certificate(conn: SSL.Connection) -> crypto.X509 | None:
     if certificate is None or _lib.SSL_get_verify_result(_ssl(conn)) != 0:  # X509_V_OK
         return None
     return certificate
+
+
+def has_asked_for(conn: SSL.Connection, name: str) -> bool:
+    """Whether a client has asked OpenSSL for the same name as us; "" is no name. Call it after the handshake.
+
+    Of a session that is resumed in TLS 1.2 OpenSSL says the name with which it began, if any: SSL_get_servername(3).
+    """
+    asked = conn.get_servername()
+    if asked is None:
+        return not name or resumed(conn)
+    return hello.host_name(asked) == name
 
 
 def resumed(conn: SSL.Connection) -> bool:
@@ -298,7 +185,7 @@ def reason(exc: SSL.Error, conn: SSL.Connection | None) -> str:
     if isinstance(exc, SSL.SysCallError):
         code = exc.args[0] if exc.args else -1
         return os.strerror(code).lower() if code > 0 else "the client closed the connection"
-    text = _openssl_reason(exc)
+    text = openssl_reason(exc)
     if text == "certificate verify failed" and conn is not None:
         words = conn.get_app_data() or _verify_text(_lib.SSL_get_verify_result(_ssl(conn)))
         return f"client certificate refused: {words}"
@@ -308,8 +195,11 @@ def reason(exc: SSL.Error, conn: SSL.Connection | None) -> str:
     return _REASONS.get(text, text)
 
 
-def _note_refusal(conn: SSL.Connection, certificate: crypto.X509, code: int, depth: int, verdict: int) -> bool:
-    """Writes down which certificate of a chain is refused and why, which nobody can ask later. The verdict stands."""
+def note_refusal(conn: SSL.Connection, certificate: crypto.X509, code: int, depth: int, verdict: int) -> bool:
+    """A verify callback: writes down which certificate is refused and why, which nobody can ask later.
+
+    The verdict stands.
+    """
     if not verdict:
         try:
             subject, issuer = subject_line(certificate), issuer_line(certificate)
@@ -324,7 +214,7 @@ def _verify_text(code: int) -> str:
     return str(_ffi.string(_lib.X509_verify_cert_error_string(code)), "ascii", "replace")
 
 
-def _openssl_reason(error: Exception) -> str:
+def openssl_reason(error: Exception) -> str:
     """The first reason in OpenSSL's error queue: the cause, where later ones name the steps that it broke."""
     queue = error.args[0] if error.args else None
     words = next((entry[-1] for entry in queue if entry[-1]), "") if isinstance(queue, list) else str(error)

@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 
-from uwsgi_tls import daemon, privileges, titles
+from uwsgi_tls import daemon, peer, privileges, titles
 from uwsgi_tls.arrival import Arrival
 from uwsgi_tls.backends import application
 from uwsgi_tls.backends.http1 import HttpProtocol
@@ -114,6 +114,7 @@ def run(task: Task, seat: Seat) -> int:
         access_log=task.access_log,
         disk=disk,
         server=config.server_header,
+        hsts=f"max-age={config.hsts}" if config.hsts else "",
     )
     gc.freeze()
     between = service.run_queued if calls_application else None
@@ -294,7 +295,9 @@ def _backend(task: Task, lounge: Lounge) -> Backend:
 
 def _protocol(config: Config) -> NodeProtocol:
     if config.http_backend_http:
-        return HttpProtocol(config.http_backend_keepalive)
+        return HttpProtocol(
+            config.http_backend_keepalive, lambda exchange: peer.identity_fields(exchange.connection.variables)
+        )
     return UwsgiProtocol(config.http_modifier1, config.http_modifier2, config.http_var)
 
 

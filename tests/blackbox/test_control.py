@@ -19,7 +19,7 @@ NOBODY = 65534
 
 
 def told(*words: str | Path, user: int | None = None) -> subprocess.CompletedProcess[str]:
-    groups = None if user is None else []
+    groups: list[int] | None = None if user is None else []
     return subprocess.run(
         command(*words),
         capture_output=True,

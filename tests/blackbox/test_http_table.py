@@ -147,10 +147,12 @@ def test_request_smuggling(site: Site, witness: Client, attack: Attack) -> None:
     """The request inside the stream is never seen; the one behind it is answered, or nothing is after a refusal."""
     with site.connect() as client:
         client.send(attack.stream + NEXT)
-        assert client.answer().status == attack.status
+        answer = client.answer()
+        assert answer.status == attack.status
         if attack.status == 200:
             assert json.loads(client.answer().body)["REQUEST_URI"] == "/next"
             assert seen(client) == ["/", "/next"]
         else:
+            assert answer.headers["connection"] == "close"
             client.assert_ended()
             assert seen(witness) == []

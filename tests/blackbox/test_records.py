@@ -201,6 +201,15 @@ def test_urgent_data_within_a_hello(hasty: Site, first: int) -> None:
         assert_goes_on(client, sent)
 
 
+def test_a_hello_and_the_end(hasty: Site) -> None:
+    """Who sends no more cannot finish a handshake, and gets no answer: that would cost a signature."""
+    with Client(socket.create_connection(hasty.address)) as client:
+        client.sock.send(client.hello, socket.MSG_MORE)  # with the end, in one segment: tcp(7)
+        client.sock.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(ConnectionError):
+            assert read_all(client.sock) == b""
+
+
 @pytest.fixture(scope="module")
 def local() -> Iterator[tuple[Process, str]]:
     """The worker of a server that listens on a UNIX path."""

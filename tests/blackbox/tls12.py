@@ -1,4 +1,4 @@
-"""The records of a TLS 1.2 client made by hand, as tls13.py makes those of 1.3: here a client may ask for renegotiation.
+"""The records of a TLS 1.2 client made by hand, as those of 1.3 in tls13.py: this one may ask for renegotiation.
 
 Python's ssl shakes hands; what is sent after that is encrypted here (RFC 5246 and 5288). Nothing is decrypted.
 """

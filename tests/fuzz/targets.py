@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h11
-import httptools
 import test_chunked
 import test_hello
 import test_proxy_protocol
@@ -22,11 +21,11 @@ from http_judges import BOTH, JUDGE_STRICTER, OURS_STRICTER, difference, explain
 from request_table import ACCEPTED, ATTACKS, NEXT, REFUSED
 
 from uwsgi_tls import hello, proxy_protocol, response
+from uwsgi_tls.backends.answer import CHUNKED, AnswerBody, AnswerHead, take_head
 from uwsgi_tls.chunked import ChunkedDecoder
 from uwsgi_tls.http import BadRequest
 
 SEED_BYTES = 512  # longer rows are about limits, which mutation does not reach
-RESPONSE_HEAD_BYTES = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,69 +76,99 @@ def decoded(*pieces: bytes) -> tuple[bytes, bytes | None, bool]:
     return payload, decoder.rest if decoder.done else None, False
 
 
-# --- responses of a backend -------------------------------------------------------------------------------------------
+# --- answers of a backend ---------------------------------------------------------------------------------------------
 
-Fields = list[tuple[bytes, bytes]]
-# Those that `frame` replaces or drops.
-FRAMING = (
+# Fields of the connection, which end here or are said anew.
+HOP_BY_HOP = (
     b"connection content-length keep-alive proxy-authenticate proxy-connection te trailer transfer-encoding upgrade"
 ).split()
 
 
-def responses(data: bytes) -> None:
-    """What we take from a backend's head both judges take, too, and what we make of it for the client h11 reads so."""
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a reader makes of a node's bytes so far."""
+
+    status: int
+    body: bytes
+    whole: bool
+
+
+def answers(data: bytes) -> None:
+    """h11 hears the same answer, it does not matter how it comes, and h11 understands what a client is told of it."""
+    head, answer = heard(data, len(data) or 1)
+    assert heard(data, 1) == (head, answer)
+    if head is None or head.status.startswith("101"):
+        return
+    theirs = heard_by_h11(data)
+    # It judges trailers and the fields of interim answers, both of which we drop.
+    assert theirs == answer or (theirs == UNREADABLE and (head.length == CHUNKED or data[9:10] == b"1"))
     try:
-        end = response.response_head_end(data, RESPONSE_HEAD_BYTES)
+        framed = response.frame(head.status, head.headers, method="GET", minor=1, keep_alive=True, date="", server="")
     except response.BadResponse:
         return
-    if end < 0:
-        return
+    fields = [(name.lower().encode(), value.encode("latin-1")) for name, value in head.headers]
+    told(framed, answer.status, [field for field in fields if field[0] not in HOP_BY_HOP])
+
+
+UNREADABLE = Answer(0, b"", False)
+
+
+def heard(data: bytes, size: int) -> tuple[AnswerHead | None, Answer]:
+    """Our reading of bytes that come in pieces of `size`; no head and UNREADABLE where it is refused."""
+    buffer, payload = b"", b""
+    head = body = None
     try:
-        status, headers = response.parse_response_head(data[:end])
-        framed = response.frame(status, headers, method="GET", minor=1, keep_alive=True, date="", server="")
-    except response.BadResponse:
-        return
-    for there in range(end):
-        assert response.response_head_end(data[:there], RESPONSE_HEAD_BYTES) == -1
-    taken = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers]
-    assert by_llhttp(data[:end]) in (None, (int(status[:3]), taken))
-    passed_on(framed, int(status[:3]), taken)
+        for at in range(0, len(data), size):
+            buffer += data[at : at + size]
+            if head is None:
+                head, buffer = take_head(buffer, "GET")
+            if head is not None:
+                body = body or AnswerBody(head.length)
+                if not body.whole:
+                    payload += body.feed(buffer)
+                buffer = b""
+    except (response.BadResponse, BadRequest):
+        return None, UNREADABLE
+    if head is None or body is None:
+        return None, UNREADABLE
+    return head, Answer(int(head.status[:3]), payload, body.whole)
 
 
-def by_llhttp(head: bytes) -> tuple[int, Fields] | None:
-    """The status and fields that httptools finds; None where it refuses the head."""
-    fields: Fields = []
+def client() -> h11.Connection:
+    connection = h11.Connection(h11.CLIENT)
+    connection.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
+    connection.send(h11.EndOfMessage())
+    return connection
 
-    class Listener:
-        def on_header(self, name: bytes, value: bytes) -> None:
-            fields.append((name.lower(), value.strip(b" \t")))
 
-    parser = httptools.HttpResponseParser(Listener())
+def heard_by_h11(data: bytes) -> Answer:
+    """h11's reading; UNREADABLE where it refuses, which makes the connection end and nobody the wiser."""
+    judge = client()
+    judge.receive_data(data)
+    status, body = 0, b""
     try:
-        parser.feed_data(head)
-    except httptools.HttpParserError:
-        return None
-    return parser.get_status_code(), fields
+        while (event := judge.next_event()) is not h11.NEED_DATA:
+            if isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                return Answer(status, body, True)
+    except h11.RemoteProtocolError:
+        return UNREADABLE
+    return Answer(status, body, False)
 
 
-def passed_on(framed: response.Framed, status: int, taken: Fields) -> None:
-    """The client sees one response with the fields of the backend, framed as `framed` says, and nothing after it."""
+def told(framed: response.Framed, status: int, fields: list[tuple[bytes, bytes]]) -> None:
+    """The client sees one response with these fields, framed as `framed` says, and nothing after it."""
     payload = b"x" * min(framed.length, 10) if framed.body == response.LENGTH else b"xyz"
-    body = {
-        response.NONE: b"",
-        response.LENGTH: payload,
-        response.CHUNKED: b"3\r\nxyz\r\n0\r\n\r\n",
-        response.CLOSE: payload,
-    }[framed.body]
-    judge = h11.Connection(h11.CLIENT)
-    judge.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
-    judge.send(h11.EndOfMessage())
-    judge.receive_data(framed.head + body)
+    sent = {response.NONE: b"", response.CHUNKED: b"3\r\nxyz\r\n0\r\n\r\n"}.get(framed.body, payload)
+    judge = client()
+    judge.receive_data(framed.head + sent)
     head = judge.next_event()
     assert isinstance(head, h11.Response)
     assert head.status_code == status
-    kept = [field for field in taken if field[0] not in FRAMING]
-    assert [field for field in head.headers if field[0] not in FRAMING] == kept
+    assert [field for field in head.headers if field[0] not in HOP_BY_HOP] == fields
     if framed.length > len(payload):
         return
     received = b""
@@ -201,7 +230,13 @@ def proxy_headers(data: bytes) -> None:
         assert source == read(header)
 
 
-AddressAndPort = tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+AddressAndPort = tuple[Address, int]
+
+
+def plain(address: Address) -> Address:
+    """IPv4 as such where IPv6 carries it."""
+    return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
 
 
 def source_of_version_1(line: bytes) -> AddressAndPort | None:
@@ -212,7 +247,7 @@ def source_of_version_1(line: bytes) -> AddressAndPort | None:
         return None
     address = ipaddress.ip_address(words[2])
     assert " ".join(words) == f"PROXY TCP{address.version} {words[2]} {words[3]} {int(words[4])} {int(words[5])}"
-    return address, int(words[4])
+    return plain(address), int(words[4])
 
 
 def source_of_version_2(header: bytes) -> AddressAndPort | None:
@@ -221,7 +256,7 @@ def source_of_version_2(header: bytes) -> AddressAndPort | None:
     octets = {0x11: 4, 0x21: 16}.get(family)
     if command == 0 or octets is None:
         return None
-    return ipaddress.ip_address(body[:octets]), int.from_bytes(body[2 * octets : 2 * octets + 2])
+    return plain(ipaddress.ip_address(body[:octets])), int.from_bytes(body[2 * octets : 2 * octets + 2])
 
 
 # --- the list ---------------------------------------------------------------------------------------------------------
@@ -233,6 +268,8 @@ TABLES = [
     *[row[2] for row in OURS_STRICTER],
     *[row[2] for row in JUDGE_STRICTER],
 ]
+ANSWER = b"HTTP/1.1 200 OK\r\nA: b\r\n"
+CHUNKS = b"Transfer-Encoding: chunked\r\n\r\n"
 HTTP_WORDS = (
     *(b"\r\n", b"\r\n\r\n", b": ", b" HTTP/1.1\r\n", b"HTTP/1.0", b"Host: a\r\n", b"http://a", b"Connection: close"),
     *(
@@ -256,7 +293,18 @@ HTTP_WORDS = (
 TARGETS = {
     "requests": Target(requests, [row + NEXT for row in TABLES], HTTP_WORDS),
     "chunked": Target(chunked, [bytes((n % 7,)) + body for n, (body, _) in enumerate(test_chunked.BODIES)], HTTP_WORDS),
-    "responses": Target(responses, [*[row[0] for row in test_response.PARSED], *test_response.MALFORMED], HTTP_WORDS),
+    "answers": Target(
+        answers,
+        [
+            *[head + body for head, _, _ in test_response.PARSED for body in (b"", b"body")],
+            *test_response.MALFORMED,
+            *[ANSWER + CHUNKS + body for body, _ in test_chunked.BODIES],
+            b"HTTP/1.1 100 Continue\r\n\r\n" + ANSWER + b"Content-Length: 4\r\n\r\nbodyHTTP/1.1 200 OK\r\n\r\n",
+            ANSWER + b"Connection: x-a, close\r\nX-A: 1\r\nX-B: 2\r\n\r\nbody",
+            ANSWER + b"Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nbody\r\n0\r\n\r\n",
+        ],
+        HTTP_WORDS,
+    ),
     "hellos": Target(
         hellos,
         [*test_hello.SEEDS, *[test_hello.record(message) for message, _ in test_hello.HAND_MADE.values()]],

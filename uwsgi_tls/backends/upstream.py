@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from uwsgi_tls import response, websocket
 from uwsgi_tls.backends.answer import AnswerBody, AnswerHead, take_head
 from uwsgi_tls.backends.nodes import Node
-from uwsgi_tls.exchange import HIGH_WATER_BYTES, Exchange
+from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.http import BadRequest
 from uwsgi_tls.lounge import READ, WRITE
@@ -295,6 +295,8 @@ class Upstream:
         body = self._body
         assert body is not None
         for _ in range(READS_PER_TURN):
+            if self._exchange.full:
+                return self._pause()
             data = self._receive()
             if data is None:
                 self._exchange.flush()
@@ -305,8 +307,6 @@ class Upstream:
                 return self._finish()
             if self._pass_on(body, data):
                 return self._finish()
-            if self._exchange.waiting() > HIGH_WATER_BYTES:
-                return self._pause()
         return self._wait()
 
     def _pass_on(self, body: AnswerBody, data: bytes) -> bool:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 
 from flask import Flask, Response, redirect, request, send_file, session
+from flask.typing import ResponseReturnValue
 
 app = Flask(__name__)
 app.config.update(
@@ -61,7 +62,7 @@ def count() -> str:
     return str(session["count"])
 
 
-def redirected() -> object:
+def redirected() -> ResponseReturnValue:
     return redirect("/seen/?from=redirect")
 
 
