@@ -96,6 +96,19 @@ def issue(
     return Issued(certificate, key, chain, str(crt), str(key_file))
 
 
+def revocation_list(
+    issuer: Issued, revoked: Sequence[Issued] = (), *, days: tuple[int, int] = (-1, 30), key: Key | None = None
+) -> bytes:
+    """A CRL of an authority in PEM, valid over `days` counted from now; `key` signs it in the authority's stead."""
+    begin, end = (datetime.now(UTC).replace(tzinfo=None, microsecond=0) + timedelta(days=day) for day in days)
+    builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.certificate.subject)
+    builder = builder.last_update(begin).next_update(end)
+    for each in revoked:
+        entry = x509.RevokedCertificateBuilder().serial_number(each.certificate.serial_number).revocation_date(begin)
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder.sign(key or issuer.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
 def key_pem(key: Key, passphrase: bytes = b"", form: serialization.PrivateFormat | None = None) -> bytes:
     """A key as PEM: PKCS#8, or the older TraditionalOpenSSL form."""
     encryption: serialization.KeySerializationEncryption = serialization.NoEncryption()

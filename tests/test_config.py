@@ -251,6 +251,28 @@ def test_callable_without_an_application_is_a_warning() -> None:
     assert load("--callable=app").warnings == ("callable has no effect without module or wsgi-file",)
 
 
+@pytest.mark.parametrize(
+    ("words", "names", "cause"),
+    [
+        (["--http-to=/n", "--http-fallback=/m", "--http-websockets", "--http-var=A=b", "--http-modifier1=5"], [], ""),
+        (["--http-to=/n", "--http-backend-http", "--http-websockets", "--http-fallback=/m"], [], ""),
+        (
+            ["--http-to=/n", "--http-backend-http", "--http-var=A=b", "--http-modifier1=5", "--http-modifier2=6"],
+            ["http-var", "http-modifier1", "http-modifier2"],
+            "is of the uwsgi protocol: no effect with http-backend-http",
+        ),
+        (
+            ["--http-fallback=/m", "--http-backend-http", "--http-websockets", "--http-var=A=b"],
+            ["http-fallback", "http-backend-http", "http-websockets"],
+            "has no effect without http-to",
+        ),
+        (["--http-websockets=off"], [], ""),
+    ],
+)
+def test_what_reaches_no_backend_is_a_warning(words: Sequence[str], names: Sequence[str], cause: str) -> None:
+    assert load(*words).warnings == tuple(f"{name} {cause}" for name in names)
+
+
 # Bad configurations: the whole line that a user sees, for everything that is wrong before a file or socket is touched
 
 BAD: list[tuple[str, Sequence[str], str]] = [

@@ -226,6 +226,8 @@ def test_who_is_being_told_that_there_was_no_room_is_not_served_any_more() -> No
         connection.expired()
         assert waiting.status == 503
         assert waiting.waiting()
+        assert not service.room._queue
+        service.room.wait(waiting)  # as if somebody had taken it from the queue just before
         service.room.leave()
         service.run_queued()
         assert calls == []

@@ -125,7 +125,7 @@ class Play:
 
     def waits(self) -> tuple[int, int]:
         """What it waits for, of the client and of the node; 0: for nothing."""
-        parked = self.lounge.parked()
+        parked: list[object] = [*self.lounge.parked()]
         return (
             self.client.armed if self.client in parked else 0,
             self.tunnel.armed if self.tunnel in parked else 0,

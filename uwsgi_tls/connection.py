@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 READS_PER_TURN = 16  # then other connections have their turn
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-NO_LIMIT = 2**63
+NO_LIMIT = float("inf")
 
 
 def _over(events: int) -> None:
@@ -77,7 +77,7 @@ class Connection:
         self._intake: Intake | None = None
         self.idle_from = NEVER
         self._admitted = admitted
-        self._requests_left = (service.limits.requests or NO_LIMIT) if admitted else 0
+        self._requests_left: float = (service.limits.requests or NO_LIMIT) if admitted else 0
         self._seen = 0  # bytes of the buffer that are known to hold no whole head
 
     # What the lounge calls: the caller owns the connection.

@@ -10,6 +10,7 @@ a client has turned out to be slower than its response.
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from uwsgi_tls.spool import Spool
 if TYPE_CHECKING:
     from uwsgi_tls.connection import Connection
 
+_ALONE = nullcontext()  # in the lock's place as long as there is one thread
 FRONT_BYTES = 65536
 DRAIN_BYTES_PER_TURN = 1 << 20
 RETRY_AFTER_SECONDS = "5"  # with a 429 or 503: RFC 6585, 4, and RFC 9110, 15.6.4
@@ -80,7 +82,7 @@ class Exchange:
         self._framing = response.CLOSE
         self._left = 0
         self._source: Source | None = None
-        self._lock = threading.Lock()
+        self._lock: threading.Lock | nullcontext[None] = _ALONE
         self._pace: Pace | None = None  # of a client that has not taken all at once
         self._taken_in_all = 0  # bytes, since then
         self._room: threading.Condition | None = None  # for a producer that is far ahead of its client
@@ -182,7 +184,7 @@ class Exchange:
             file.close()
             return self.finish()
         try:
-            self._source = FileSource(self._pending, file, self._left)
+            self._lock, self._source = threading.Lock(), FileSource(self._pending, file, self._left)
         except OSError as error:  # no descriptor is left
             file.close()
             raise response.BadResponse(f"its file cannot be sent: {error.strerror}") from None
@@ -264,7 +266,7 @@ class Exchange:
             service = self.connection.service
             spool = Spool(service.limits.memory_bytes, service.disk)
             self._append(spool, memoryview(data)[sent:])
-            self._source = spool
+            self._lock, self._source = threading.Lock(), spool
             # From here on the lounge owns the TLS connection, and we own the end of the spool.
             self._park(progress=True)
             return
@@ -284,6 +286,7 @@ class Exchange:
         the time that there is for writing. Raises Gone.
         """
         if self._room is None:
+            assert not isinstance(self._lock, nullcontext)
             self._room = threading.Condition(self._lock)
             self._patience = self.connection.service.limits.write
         begin = time.monotonic()

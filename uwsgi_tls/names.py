@@ -6,7 +6,7 @@ wildcard costs two dictionary look-ups, however many there are.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from uwsgi_tls import hello
@@ -55,9 +55,3 @@ class Names(Generic[T]):
 def of_host(host: str) -> str:
     """The name in a Host field without its port; "" for an address."""
     return hello.host_name(host.partition(":")[0].encode("latin-1"))
-
-
-def covers(names: Sequence[str], pattern: str) -> bool:
-    """Whether a certificate with these DNS names is good for a name or a wildcard."""
-    known = {name.lower().removesuffix(".") for name in names}
-    return pattern in known or "*." + pattern.partition(".")[2] in known

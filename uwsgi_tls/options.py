@@ -326,7 +326,7 @@ class Config:
     )  # fmt: skip
     http_body_min_rate: int = _int(
         240, 0, INT_MAX, HTTP, "bytes a second that a request body must bring on average; 0: any", metavar="BYTES",
-        note="not in uWSGI",
+        note="MinRate of httpd's mod_reqtimeout; not in uWSGI",
     )  # fmt: skip
     http_write_timeout: int = _timeout("time between two pieces of a response that a client takes")
     http_write_min_rate: int = _int(
@@ -363,8 +363,9 @@ class Config:
         default_text="TMPDIR, or /tmp",
     )  # fmt: skip
     server_header: str = _text(
-        "TEXT", HTTP, "the Server field of responses that have none", convert=field_text, note="not in uWSGI"
-    )
+        "TEXT", HTTP, "the Server field of responses that have none; Date they always have", convert=field_text,
+        note="not in uWSGI",
+    )  # fmt: skip
 
     logto: str = _text("FILE", LOGGING, "write the log to FILE, not to standard error")
     disable_logging: bool = _flag(False, LOGGING, "write no line for each request", short="L")

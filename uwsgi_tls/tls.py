@@ -186,7 +186,7 @@ def reason(exc: SSL.Error, conn: SSL.Connection | None) -> str:
         code = exc.args[0] if exc.args else -1
         return os.strerror(code).lower() if code > 0 else "the client closed the connection"
     text = openssl_reason(exc)
-    if text == "certificate verify failed" and conn is not None:
+    if conn is not None and "certificate verify failed" in _queue(exc):  # which a bad signature comes before
         words = conn.get_app_data() or _verify_text(_lib.SSL_get_verify_result(_ssl(conn)))
         return f"client certificate refused: {words}"
     _, alert, name = text.partition(" alert ")
@@ -216,6 +216,9 @@ def _verify_text(code: int) -> str:
 
 def openssl_reason(error: Exception) -> str:
     """The first reason in OpenSSL's error queue: the cause, where later ones name the steps that it broke."""
+    return next(filter(None, _queue(error)), "unknown TLS error")
+
+
+def _queue(error: Exception) -> list[str]:
     queue = error.args[0] if error.args else None
-    words = next((entry[-1] for entry in queue if entry[-1]), "") if isinstance(queue, list) else str(error)
-    return words or "unknown TLS error"
+    return [entry[-1] for entry in queue] if isinstance(queue, list) else [str(error)]

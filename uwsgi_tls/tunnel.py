@@ -73,7 +73,7 @@ class Tunnel:
         # What the client sent too early was meant for nobody before this.
         self._up, connection.buffer = connection.buffer, b""
         self._renew()
-        self._drive(self._move_both)
+        self._drive(self._client_ready)
 
     # What the lounge calls, for the node's socket; `client_ready` is the step of the connection.
 
@@ -81,8 +81,7 @@ class Tunnel:
         self._drive(self._node_ready, events)
 
     def client_ready(self, events: int) -> None:
-        # TLS may have to read in order to write, and the other way round: whatever came, both are tried.
-        self._drive(self._move_both)
+        self._drive(self._client_ready)
 
     def expired(self) -> None:
         self.time_out()
@@ -118,14 +117,16 @@ class Tunnel:
     # Steps.
 
     def _node_ready(self, events: int) -> None:
-        if events & select.EPOLLOUT:
+        if self._up:  # there is room, or an error that only sending tells of
             self._move_up()
         if events & ~select.EPOLLOUT:
             self._move_down()
         self._settle()
 
-    def _move_both(self) -> None:
-        self._move_down()
+    def _client_ready(self) -> None:
+        # TLS may have to read in order to write, and the other way round: whatever came, both are tried.
+        if self._down:
+            self._move_down()
         self._move_up()
         self._settle()
 

@@ -97,7 +97,8 @@ def cut_off(point: str, how: str, client: Client) -> Life:
         sock.sendall(message)
     if point == "server hello":
         yield READ
-        sock.recv(READ_BYTES)
+        if not sock.recv(READ_BYTES):
+            raise ConnectionError(ENDED)
     if how == "reset":
         reset_at_end(sock)
     sock.close()

@@ -41,6 +41,16 @@ def listener(host: str, more: str = "") -> str:
     return f"{host}:{PORT},{pki().server.crt},{pki().server.key_file}{more}"
 
 
+def test_it_says_who_is_asked_in_which_protocol(place: Path) -> None:
+    options = ["--http-to", str(place / "n"), "--http-fallback", str(place / "m"), "--http-backend-http"]
+    done = check("--https", listener(loopback()), *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"requests go to {place / 'n'}, else to {place / 'm'} (HTTP/1.1)\n" in done.stdout
+    done = check("--https", listener(loopback()), *options, "--http-fallback", "no.such.host.invalid:1")
+    assert done.returncode == 1
+    assert "http-fallback = no.such.host.invalid:1: cannot resolve the name" in done.stderr
+
+
 @pytest.mark.parametrize("flag", ["--check", "-t"])
 def test_it_says_what_a_start_would_do(place: Path, flag: str) -> None:
     host = loopback()

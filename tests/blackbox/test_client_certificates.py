@@ -22,9 +22,12 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from pki import CLIENT, CLIENT_DN, SERVER, Issued, common_name, issue, pki
+from cryptography.x509.oid import NameOID
+from pki import CLIENT, CLIENT_DN, SERVER, Issued, common_name, issue, name, pki
 
 from .server import Daemon, curl, loopback, open_directory, uwsgi_tls, wait_until
+from .test_http_to import Client as UwsgiClient
+from .test_http_to import Node, front
 
 SECONDS = 10.0  # no connection takes so long
 TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -543,6 +546,54 @@ def test_client_cert_field_for_http_backends(directory: Path, version: ssl.TLSVe
         node.shutdown()
         thread.join()
         node.server_close()
+
+
+def test_a_certificate_full_of_everything(place: Place, directory: Path) -> None:
+    """A name of 4 kB, 60 alternative names, separators, control characters: all of it arrives, and nothing else."""
+    odd = 'a/CN=root,CN=root+CN=root"\\;\r\nHTTPS_VERIFY: x\0\x1b\x85é☃'
+    subject = name((NameOID.ORGANIZATION_NAME, odd * 80), (NameOID.COMMON_NAME, odd))
+    sans: list[x509.GeneralName] = [x509.DNSName(f"n{number}.{'x' * 50}.lab") for number in range(60)]
+    client = issue(directory, "full", subject, pki().ca, usage=[CLIENT], sans=sans)
+    seen = place.visit(OPTIONAL, client, TLS_1_3).environ
+    with (
+        Node(directory / "node") as node,
+        front(node, options=["--https-export-cert"], client_ca=pki().ca.crt) as (
+            _,
+            host,
+        ),
+    ):
+        with UwsgiClient(host, certificate=client) as connection:
+            assert connection.get().status == 200
+        sent = node.calls[0].variables
+    for told in (seen, sent):
+        assert told["HTTPS_CLIENT_CERTIFICATE"].encode("latin-1") == client.der
+        assert told["HTTPS_CC"] == told["SSL_CLIENT_CERT"] == client.pem
+        assert told["HTTPS_DN"] == seen["HTTPS_DN"]
+        assert told["SSL_CLIENT_S_DN"] == seen["SSL_CLIENT_S_DN"]
+        assert [told[f"SSL_CLIENT_SAN_DNS_{number}"] for number in range(60)] == [san.value for san in sans]
+        assert told["HTTPS_VERIFY"] == "SUCCESS"
+    assert len(seen["SSL_CLIENT_S_DN"]) > 4096
+    for field in ("HTTPS_DN", "SSL_CLIENT_S_DN"):
+        assert seen[field].isascii()
+        assert seen[field].isprintable()
+
+
+def test_a_certificate_that_does_not_fit_into_a_packet(place: Place, directory: Path) -> None:
+    """Each request is answered with 431, and the application of the worker itself, which needs no packet, has it."""
+    subject = name(*((NameOID.ORGANIZATIONAL_UNIT_NAME, "x" * 60) for _ in range(300)))
+    client = issue(directory, "large", subject, pki().ca, usage=[CLIENT])
+    assert place.visit(OPTIONAL, client, TLS_1_3).environ["SSL_CLIENT_CERT"] == client.pem
+    with (
+        Node(directory / "node") as node,
+        front(node, options=["--https-export-cert"], client_ca=pki().ca.crt) as (
+            _,
+            host,
+        ),
+    ):
+        with UwsgiClient(host, certificate=client) as connection:
+            answers = [connection.get() for _ in range(2)]
+        assert [(answer.status, answer.stays) for answer in answers] == [(431, True)] * 2
+        assert not node.calls
 
 
 # --- other programs ---------------------------------------------------------------------------------------

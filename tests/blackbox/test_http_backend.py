@@ -6,6 +6,7 @@ whatever the test says. What is told to a node is judged by h11.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import re
@@ -47,6 +48,10 @@ class Told:
     sock: socket.socket
 
 
+def say_ok(told: Told) -> None:
+    told.sock.sendall(OK)
+
+
 class HttpNode:
     """An HTTP/1.1 server. `behave` answers a request; False: and ends the connection."""
 
@@ -55,7 +60,7 @@ class HttpNode:
         self.told: list[Told] = []
         self.connections = 0
         self.errors: list[BaseException] = []
-        self.behave: Callable[[Told], object] = behave or (lambda told: told.sock.sendall(OK))
+        self.behave: Callable[[Told], object] = behave or say_ok
         self._listener = socket.socket(socket.AF_UNIX)
 
     def __enter__(self) -> Self:
@@ -189,6 +194,7 @@ def test_what_a_node_is_told(directory: Path) -> None:
             "via": "1.1 uwsgi-tls",
             "content-length": "5",
             "connection": "keep-alive",
+            "client-cert": f":{base64.b64encode(pki().client.der).decode()}:",
         }
 
 
@@ -275,15 +281,15 @@ def test_answers_that_are_left_over_reach_nobody(directory: Path) -> None:
     evil = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
     answered, spoken = threading.Event(), threading.Event()
 
-    def behave(told: Told) -> object:
+    def behave(told: Told) -> None:
         if told.target == "/twice":
-            return told.sock.sendall(OK + evil)
+            told.sock.sendall(OK + evil)
+            return
         told.sock.sendall(OK)
         if told.target == "/later":
             assert answered.wait(SECONDS)
             told.sock.sendall(evil)
             spoken.set()
-        return None
 
     with (
         HttpNode(directory / "n", behave) as node,
@@ -310,8 +316,8 @@ def test_a_node_that_closes_as_it_is_asked(directory: Path) -> None:
         first = told.connection not in seen
         seen.add(told.connection)
         if first:
-            return told.sock.sendall(OK)
-        return False  # it has read a second request, and closes without a word
+            told.sock.sendall(OK)
+        return first  # it has read a second request, and closes without a word
 
     seen: set[int] = set()
     with HttpNode(directory / "n", behave) as node, front(node.path, options=HTTP) as (_, host), Client(host) as client:
@@ -330,7 +336,7 @@ def test_a_node_that_restarts(directory: Path) -> None:
     """Connections to its former self are gone, and nobody is told."""
     with front(directory / "n", options=HTTP) as (_, host), Client(host) as client:
         for _ in range(3):
-            with HttpNode(directory / "n", lambda told: told.sock.sendall(OK) and None) as node:
+            with HttpNode(directory / "n") as node:
                 assert client.get().body == b"ok\n"
                 assert node.connections == 1
                 for told in node.told:
@@ -396,8 +402,8 @@ def test_fallback(directory: Path, options: tuple[str, ...]) -> None:
             assert (calls(b), calls(c)) == (before, 0)
 
 
-def calls(node: object) -> int:
-    return len(getattr(node, "told", None) or getattr(node, "calls", ()))
+def calls(node: Node | HttpNode) -> int:
+    return len(node.told if isinstance(node, HttpNode) else node.calls)
 
 
 def test_no_fallback_once_a_node_has_the_request(directory: Path) -> None:

@@ -14,8 +14,9 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import websockets
@@ -56,16 +57,16 @@ def directory() -> Iterator[Path]:
         yield path
 
 
-def dial(host: str, path: str = "/ws", **options: object) -> connect:
+def dial(host: str, path: str = "/ws", **options: Any) -> connect:
     return connect(
         f"wss://server.lab:{PORT}{path}", host=host, ssl=client_context(), max_size=None, compression=None, **options
-    )  # type: ignore[arg-type]  # the library's own keywords
+    )
 
 
 @contextlib.asynccontextmanager
-async def http_node(behave: Callable[[ServerConnection], object], **options: object) -> AsyncIterator[str]:
+async def http_node(behave: Callable[[ServerConnection], Awaitable[None]], **options: Any) -> AsyncIterator[str]:
     """The library's server on a TCP port; `behave` is a coroutine function."""
-    async with serve(behave, loopback(), 0, max_size=None, compression=None, **options) as server:  # type: ignore[arg-type]  # as above
+    async with serve(behave, loopback(), 0, max_size=None, compression=None, **options) as server:
         yield address_of(server)
 
 
@@ -137,6 +138,7 @@ def test_messages_and_close_codes_through_an_http_node() -> None:
             async for message in connection:
                 await connection.send(message)
         seen.append((connection.close_code, connection.close_reason))
+        left.set()
 
     def refuse(connection: ServerConnection, request: websockets.Request) -> websockets.Response | None:
         assert request.headers["X-Forwarded-Proto"] == "https"
@@ -155,13 +157,14 @@ def test_messages_and_close_codes_through_an_http_node() -> None:
                 await connection.send("text \N{SNOWMAN}")
                 assert await connection.recv() == "text \N{SNOWMAN}"
                 await connection.close(4002, "closed by the client")
+            await left.wait()
             assert seen == [(4002, "closed by the client")]
-            async with dial(host, "/leave") as connection:
+            async with dial(host, "/leave", subprotocols=["chat"]) as connection:
                 with pytest.raises(ConnectionClosed):
                     await connection.recv()
                 assert (connection.close_code, connection.close_reason) == (4001, "closed by the server")
             with pytest.raises(InvalidStatus) as caught:
-                await dial(host, "/forbidden")
+                await dial(host, "/forbidden", subprotocols=["chat"])
             assert caught.value.response.status_code == 403
             await asyncio.to_thread(server.wait_for_line, r"GET /leave => .*\(HTTP/1.1 101\)")
             size = re.search(r"GET /ws => generated (\d+) bytes", server.log)
@@ -169,6 +172,7 @@ def test_messages_and_close_codes_through_an_http_node() -> None:
             assert int(size[1]) > 40 * MIB
 
     seen: list[tuple[int | None, str | None]] = []
+    left = asyncio.Event()
     asyncio.run(asyncio.wait_for(run(), 60))
 
 
