@@ -66,6 +66,7 @@ def issue(
     sans: Sequence[x509.GeneralName] = (),
     extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
     authority: bool = False,
+    serial: int = 0,
 ) -> Issued:
     """Make one certificate, self-signed without an issuer, valid over `days` counted from now."""
     key = key or ec.generate_private_key(ec.SECP256R1())
@@ -75,7 +76,7 @@ def issue(
         .subject_name(subject)
         .issuer_name(subject if issuer is None else issuer.certificate.subject)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(serial or x509.random_serial_number())
         .not_valid_before(begin)
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)

@@ -5,6 +5,7 @@ import ssl
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -56,7 +57,7 @@ def context_of(config: Config) -> SSL.Context:
         ({"ssl_option": (policy.ssl_option("ALL"), policy.ssl_option("NO_TLSV1_2"))}, [TLS_1_3]),
     ],
 )
-def test_versions(options: dict[str, object], allowed: list[ssl.TLSVersion], lab: Pki) -> None:
+def test_versions(options: dict[str, Any], allowed: list[ssl.TLSVersion], lab: Pki) -> None:
     context = context_of(Config(https=(option(lab.server),), **options))
     for version in (TLS_1_2, TLS_1_3):
         server, client = handshake(context, client_context(lab, version))
@@ -73,7 +74,7 @@ def test_ciphersuites(suite: str, lab: Pki) -> None:
 
 
 def test_weak_suites_of_a_site(lab: Pki) -> None:
-    def weak(ciphers: str, **options: object) -> list[str]:
+    def weak(ciphers: str, **options: Any) -> list[str]:
         (site,) = sites.of_listeners(Config(https=(option(lab.server, ciphers),), **options))
         return contexts.weak_suites(site)
 
@@ -186,7 +187,7 @@ def test_the_name_that_openssl_has_read(version: ssl.TLSVersion, lab: Pki) -> No
 # --- virtual hosts -------------------------------------------------------------------------------------------------
 
 
-def vhost_config(server: Issued, lab: Pki, own: str = "", **options: object) -> Config:
+def vhost_config(server: Issued, lab: Pki, own: str = "", **options: Any) -> Config:
     files = f"{server.crt},{server.key_file}"
     return Config(
         https=(option(server, "", own, bool(own)),),

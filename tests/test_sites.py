@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ def nobody(directory: str) -> Sequence[str]:
     raise AssertionError("no directory is to be read")
 
 
-def one(text: str, **options: object) -> SniSite:
+def one(text: str, **options: Any) -> SniSite:
     (site,) = sites.of_names(
         Config(sni2=(parse_sni2(f"name=a.lab,cert=a,key=b,{text}".rstrip(",")),), **options), nobody
     )
@@ -86,7 +87,7 @@ def test_a_profile_of_its_own_is_not_changed_by_the_others() -> None:
         ("", {"tls_profile": "modern", "tls_min_version": "1.2"}, "TLS 1.2 is none of the profile modern"),
     ],
 )
-def test_contradictions(text: str, options: dict[str, object], cause: str) -> None:
+def test_contradictions(text: str, options: dict[str, Any], cause: str) -> None:
     with pytest.raises(ConfigError) as caught:
         one(text, **options)
     assert cause in caught.value.cause
@@ -160,8 +161,7 @@ def test_what_belongs_to_the_directory(path: str, named: bool) -> None:
 
 def test_limits_on_clients_that_nobody_asks() -> None:
     listeners = (parse_https2("addr==0,cert=a,key=b"),)
-    for options in ({"ssl_crl": "x"}, {"client_allow": (Rule("cn", "x"),)}):
-        config = Config(https2=listeners, **options)
+    for config in (Config(https2=listeners, ssl_crl="x"), Config(https2=listeners, client_allow=(Rule("cn", "x"),))):
         with pytest.raises(ConfigError, match="no client is asked for a certificate"):
             sites.check_client_options(config, sites.of_listeners(config))
     config = Config(https2=tuple(dataclasses.replace(each, client_ca="ca") for each in listeners), ssl_crl="x")

@@ -10,6 +10,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from handshakes import (
     tcp_server,
 )
 from OpenSSL import SSL
+from OpenSSL._util import lib
 from pki import CLIENT_DN, Issued, Pki, common_name, issue, key_pem, pki, write_secret
 
 from uwsgi_tls import certificates, contexts, policy, privileges, sites
@@ -41,7 +43,9 @@ from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import HttpsListener
 from uwsgi_tls.options import Config
 from uwsgi_tls.peer import TlsFacts
-from uwsgi_tls.tls import reason
+from uwsgi_tls.tls import RECORD_BYTES, reason
+
+CAN_SET_GROUPS = hasattr(lib, "SSL_CTX_set1_curves_list")
 
 
 @pytest.fixture(scope="session")
@@ -80,8 +84,10 @@ def test_older_protocols_are_refused_whatever_the_ciphers(old: str, lab: Pki) ->
 
 
 @both_versions
-def test_the_client_chooses_unless_ciphers_are_given(version: ssl.TLSVersion, lab: Pki) -> None:
+def test_the_server_chooses(version: ssl.TLSVersion, lab: Pki) -> None:
+    """All but one thing: a client that puts ChaCha20 first has a reason, unless ciphers are given."""
     strong, fast = "ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-RSA-AES128-GCM-SHA256"
+    chacha = "ECDHE-RSA-CHACHA20-POLY1305"
 
     def chosen(server: str, client: str) -> str:
         return handshake(build_context(option(lab.server, server)), client_context(lab, version, ciphers=client))[
@@ -91,10 +97,10 @@ def test_the_client_chooses_unless_ciphers_are_given(version: ssl.TLSVersion, la
     if version == ssl.TLSVersion.TLSv1_3:
         assert chosen("HIGH", fast) == "TLS_AES_256_GCM_SHA384"  # the list is TLS 1.2's alone
         return
-    assert chosen("", f"{strong}:{fast}") == strong
-    assert chosen("", f"{fast}:{strong}") == fast
-    assert chosen(f"{strong}:{fast}", f"{fast}:{strong}") == strong
-    assert chosen(f"{fast}:{strong}", f"{strong}:{fast}") == fast
+    assert chosen("", f"{strong}:{fast}:{chacha}") == fast
+    assert chosen("", f"{chacha}:{strong}:{fast}") == chacha
+    assert chosen(f"{strong}:{fast}:{chacha}", f"{fast}:{strong}") == strong
+    assert chosen(f"{fast}:{strong}:{chacha}", f"{chacha}:{strong}:{fast}") == fast
 
 
 def test_the_default_ciphers_are_mozillas(lab: Pki) -> None:
@@ -123,13 +129,36 @@ def test_no_cipher_without_a_certificate_or_encryption(ciphers: str, lab: Pki) -
     )
 
 
-def test_groups_are_left_to_openssl(lab: Pki) -> None:
-    """uWSGI pins P-256, so that clients with X25519 alone fail."""
+def test_the_groups_are_mozillas(lab: Pki) -> None:
+    """uWSGI pins P-256, so that clients with X25519 alone fail; OpenSSL by itself has weaker and stronger ones too."""
     with tcp_server(build_context(option(lab.server))) as (where, seen):
         for group in ("X25519", "P-384", "P-256"):
             assert '"protocol": "TLSv1.3"' in s_client(where, "-groups", group)
+        if CAN_SET_GROUPS:
+            for group in ("X448", "P-521", "ffdhe2048"):
+                assert "handshake failure" in s_client(where, "-groups", group)
     names = [server.facts.group.upper() for server in seen if server.facts]
     assert names == (["X25519", "SECP384R1", "SECP256R1"] if CAN_NAME_GROUPS else ["", "", ""])
+
+
+def test_a_group_that_is_safe_from_quantum_computers_comes_first(lab: Pki) -> None:
+    """Where this OpenSSL has one; two contexts of ours, since the client in Python's ssl may be older."""
+    if not CAN_SET_GROUPS:
+        return
+    context = build_context(option(lab.server))
+    for offered, chosen in ((b"X25519:X25519MLKEM768", "X25519MLKEM768"), (b"P-256:X25519", "SECP256R1")):
+        client = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        assert lib.SSL_CTX_set1_curves_list(client._context, offered)
+        ours, theirs = SSL.Connection(context, None), SSL.Connection(client, None)
+        ours.set_accept_state()
+        theirs.set_connect_state()
+        for _ in range(3):  # ClientHello, HelloRetryRequest, ClientHello
+            for one, other in ((theirs, ours), (ours, theirs)):
+                with suppress(SSL.WantReadError):
+                    one.do_handshake()
+                with suppress(SSL.WantReadError):
+                    other.bio_write(one.bio_read(RECORD_BYTES))
+        assert (ours.get_group_name() or "").upper() == chosen
 
 
 def test_renegotiation_is_refused(lab: Pki) -> None:

@@ -6,6 +6,8 @@ real and with hostile nodes: blackbox/test_http_to.py.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import socket
 import threading
@@ -166,6 +168,25 @@ def test_time_to_connect(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
         assert node.dead_until > time.monotonic() + 20
         for client in held:
             client.close()
+
+
+def test_no_descriptor_left_for_a_node(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """503, with the node not held for dead, and the next request finds it."""
+
+    def none_left(node: Node, kept: bool) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upstream, "new_socket", none_left)
+        wire = stage.ask("POST", b"body")
+        stage.wait_until(lambda: wire.status == 503)
+    assert stage.node.dead_until == 0.0
+    wire = stage.ask()
+    with stage.accept() as sock:
+        read_packet(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    assert wire.done.wait(SECONDS)
+    assert wire.status == 200
 
 
 def fail(*arguments: object) -> None:

@@ -8,6 +8,7 @@ broken ones, SSL_shutdown(3).
 
 from _socket import socket as RawSocket
 from collections.abc import Sequence
+from contextlib import suppress
 
 from OpenSSL import SSL
 
@@ -96,6 +97,8 @@ class Channel:
         """What the handshake proved, as CGI variables. Raises Gone where it did not prove enough to stay."""
         objection = peer.objection(self._tls, rules)
         if objection:
+            with suppress(SSL.Error):
+                self._tls.shutdown()  # TLS has an alert for it, access_denied, but pyOpenSSL does not
             raise Gone(objection)
         return peer.client_variables(self._tls, sni, export_cert)
 

@@ -22,6 +22,7 @@ from uwsgi_tls.https_option import Site
 
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 # Constants that some versions of pyOpenSSL do not name; ssl.h
+_OP_PRIORITIZE_CHACHA = 1 << 21
 _MODE_ENABLE_PARTIAL_WRITE = 0x1
 _MODE_ACCEPT_MOVING_WRITE_BUFFER = 0x2  # a retried write may come from another buffer
 
@@ -41,7 +42,7 @@ def _build(site: Site, material: Material, scope: str) -> SSL.Context:
     context.set_max_proto_version(_VERSIONS[site.max_version])
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | site.options)
     context.set_mode(SSL.MODE_RELEASE_BUFFERS | _MODE_ENABLE_PARTIAL_WRITE | _MODE_ACCEPT_MOVING_WRITE_BUFFER)
-    # Groups stay OpenSSL's own: set_tmp_ecdh would leave one of them, as uWSGI's P-256.
+    _set_groups(context)
     _set_ciphers(context, site)
     for credential in material.credentials:
         _add_credential(context, credential)
@@ -77,9 +78,17 @@ def _blamed_on(site: Site) -> Iterator[None]:
         raise ConfigError(site.option, site.text, str(error), site.where) from None
 
 
+def _set_groups(context: SSL.Context) -> None:
+    """Where cryptography cannot name them (Debian 12) they stay OpenSSL's: set_tmp_ecdh would leave one, uWSGI's P-256."""
+    if hasattr(_lib, "SSL_CTX_set1_curves_list"):  # which takes any group since OpenSSL 1.1.1
+        any(_lib.SSL_CTX_set1_curves_list(context._context, words.encode("ascii")) for words in policy.GROUPS)
+
+
 def _set_ciphers(context: SSL.Context, site: Site) -> None:
-    if site.ciphers:
-        context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
+    context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE)
+    if not site.ciphers:
+        # A client that puts ChaCha20 first has no AES in its processor. It is why Mozilla leaves the choice to clients.
+        context.set_options(_OP_PRIORITIZE_CHACHA)
     words = site.ciphers + policy.NEVER_CIPHERS if site.ciphers else policy.PROFILES[site.profile].ciphers
     try:
         context.set_cipher_list(words.encode("utf-8"))

@@ -232,7 +232,9 @@ class Config:
     ssl_enable_tlsv1: bool = _flag(
         False, TLS, "accepted with a warning; TLS 1.0 and 1.1 stay off (RFC 8996)", note="allows TLS 1.0 in uWSGI"
     )
-    https_export_cert: bool = _flag(False, TLS, "pass a client's certificate on as HTTPS_CC, in PEM")
+    https_export_cert: bool = _flag(
+        False, TLS, "pass a client's certificate on as HTTPS_CC and SSL_CLIENT_CERT, in PEM"
+    )
     ssl_key_password_file: str = _text(
         "FILE", TLS, "passphrases of encrypted keys, one a line", note="uWSGI asks the terminal or reads stdin"
     )

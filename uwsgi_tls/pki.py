@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # names that Debian 12's cryptography has not
 SUCCESS = 0
 FAILURE = 1
 CA_DAYS = 3650
-LEAF_DAYS = 397  # browsers refuse a server certificate that is good for longer
+LEAF_DAYS = 365  # Mozilla's guidelines: a server's certificate is good for 366 days at most
 DAYS_MAX = 36500
 NOT_FOR_OTHERS = 0o027  # what nobody but the owner may do with ca.key; that a group reads it may be meant
 PKCS12_ROUNDS = 20_000

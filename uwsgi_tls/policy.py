@@ -16,6 +16,9 @@ _INTERMEDIATE_CIPHERS = (
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384"
     ":ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
+# Mozilla's, where OpenSSL's own list goes on to P-521, X448 and finite fields. The first form is OpenSSL 3.5's: what is
+# safe from quantum computers is worth a round trip, and among the others the client's key share counts.
+GROUPS: Final = ("X25519MLKEM768/X25519:secp256r1:secp384r1", "X25519:secp256r1:secp384r1")
 _SUITES = frozenset(
     ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_CCM_SHA256"]
 )

@@ -7,6 +7,7 @@ judge. Encodings: X.690, 8.1; string types: RFC 5280, appendix A.
 """
 
 import re
+from functools import lru_cache
 
 COMMON_NAME = "2.5.4.3"
 
@@ -55,6 +56,7 @@ _SPECIAL = re.compile(r"""\A[ #]|[ ]\Z|[,+"\\<>;]|[^ -~]""")
 Attribute = tuple[str, str | None, bytes]  # the type's numbers; its value, None where that is no text; the value's DER
 
 
+@lru_cache(maxsize=128)  # one issuer has signed many, and most clients come again
 def text(name: bytes) -> str:
     """The text of a DER Name, printable ASCII. Raises ValueError for what is not well formed."""
     return ",".join("+".join(map(_attribute, reversed(part))) for part in reversed(parts(name)))

@@ -627,17 +627,18 @@ def test_half_a_body_gets_408(hasty: Site) -> None:
 
 
 def test_the_body_has_a_deadline_for_each_piece(hasty: Site) -> None:
-    """A slow uplink is no fault as long as something comes."""
-    request = post("/echo", b"hello")
+    """A slow uplink is no fault as long as something comes, and enough of it (http-body-min-rate)."""
+    piece = b"hello" * 30
+    request = post("/echo", piece * 5)
     with hasty.connect() as client:
-        client.send(request[:-5])
-        for byte in request[-5:]:
+        client.send(request[: -5 * len(piece)])
+        for _ in range(5):
             client.tls.settimeout(0.4)
             with pytest.raises(TimeoutError):
                 client.tls.recv(1)
-            client.send(bytes([byte]))
+            client.send(piece)
         client.tls.settimeout(10)
-        assert json.loads(client.answer().body)["body"] == "hello"
+        assert json.loads(client.answer().body)["body"] == "hello" * 150
 
 
 @pytest.mark.parametrize("before", [0, 1], ids=["before a request", "after a request"])

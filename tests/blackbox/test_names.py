@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import re
 import socket
+import ssl
 import subprocess
+import sys
+import termios
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from pki import SERVER, Issued, common_name, issue, pki
 
-from .server import Daemon, command, curl, is_root, loopback, open_directory, uwsgi_tls
+from .server import Daemon, command, curl, is_root, loopback, open_directory, uwsgi_tls, wait_until
 from .tls_client import SECONDS, TLS_1_2, TLS_1_3, Tls
 
 PORT, SECOND_PORT = 443, 8443
@@ -86,6 +90,7 @@ def options(place: Path, host: str) -> list[str]:
     return [
         *("--https", f"{host}:{PORT},{files('default.lab')}"),
         *("--https", f"{host}:{SECOND_PORT},{files('default.lab')},,!{ca}"),
+        *("--https", f"{place / 'tls.sock'},{files('default.lab')}"),
         *("--sni", f"Open.Lab. {files('open.lab')}", "--sni", f"other-open.lab {files('other-open.lab')}"),
         *("--sni", f"secret.lab {files('secret.lab')},,!{ca}"),
         *("--sni", f"other-ca.lab {files('other-ca.lab')},,!{other}"),
@@ -432,3 +437,51 @@ def test_a_certificate_for_another_name_is_named(public_directory: Path) -> None
     with uwsgi_tls(*USER, "--https", https, "--sni", sni) as daemon:
         daemon.wait_for_workers()
         daemon.wait_for_line(rf"certificate {server.crt}: is not good for a\.lab but for localhost, server\.lab, ")
+
+
+# --- a hello in pieces ------------------------------------------------------------------------------------
+
+
+def over_unix(path: Path, name: str | None, pieces: int) -> bytes:
+    """What the server answers to a request whose hello comes in so many pieces, each taken up before the next."""
+    context = Tls(checks_name=False).context
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname=name)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        tls.do_handshake()
+    hello, answer = outgoing.read(), b""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(SECONDS)
+        sock.connect(str(path))
+        size = -(-len(hello) // pieces)
+        for at in range(0, len(hello), size):
+            sock.sendall(hello[at : at + size])
+            wait_until(lambda: _unread(sock) == 0, SECONDS, lambda: "the server does not read")
+        shaken = False
+        while data := sock.recv(65536):
+            incoming.write(data)
+            with contextlib.suppress(ssl.SSLWantReadError):
+                if not shaken:
+                    tls.do_handshake()
+                    shaken = True
+                    tls.write(f"GET / HTTP/1.1\r\nHost: {name or 'x'}\r\nConnection: close\r\n\r\n".encode())
+                while more := tls.read(65536):
+                    answer += more
+            with contextlib.suppress(BrokenPipeError):
+                sock.sendall(outgoing.read())
+    return answer
+
+
+def _unread(sock: socket.socket) -> int:
+    """Bytes that the other side of a UNIX socket has not taken yet: unix(7), SIOCOUTQ."""
+    return int.from_bytes(fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
+
+def test_a_name_that_only_openssl_has_seen(scene: Scene) -> None:
+    """A UNIX socket wakes us for each piece. OpenSSL then reads on, with the context of whoever asks for no name."""
+    path = scene.place / "tls.sock"
+    assert over_unix(path, "open.lab", 1).endswith(b"open.lab NONE -")
+    assert over_unix(path, None, 2).startswith(b"HTTP/1.1 200 OK")
+    for name in ("open.lab", "secret.lab"):
+        assert over_unix(path, name, 2) == b""
+        scene.daemon.wait_for_line("the client has asked for another name than it seemed to")

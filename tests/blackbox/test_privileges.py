@@ -55,6 +55,15 @@ def raise_inheritable():
     if libc.prctl(47, 2, 10, 0, 0):  # PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_BIND_SERVICE
         raise OSError(ctypes.get_errno(), "prctl")
 
+def monitor():
+    called = {pid: open(f"/proc/{pid}/cmdline", "rb").read() for pid in os.listdir("/proc") if pid.isdigit()}
+    master = str(os.getppid())
+    return next(
+        int(pid)
+        for pid, title in called.items()
+        if b"uwsgi-tls monitor" in title and open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1] == master
+    )
+
 def set_user_program():
     # su is set-user-ID root; with no_new_privs it starts without
     return subprocess.run(["su", "-c", "id -u"], stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout
@@ -75,6 +84,8 @@ def application(environ, start_response):
         "kill init": attempt(lambda: os.kill(1, 0)),
         "ambient": attempt(raise_inheritable),
         "master's memory": attempt(lambda: open(f"/proc/{os.getppid()}/mem", "rb")),
+        "monitor's memory": attempt(lambda: open(f"/proc/{monitor()}/mem", "rb")),
+        "kill monitor": attempt(lambda: os.kill(monitor(), 0)),
     }).encode() + json.dumps({"su": set_user_program(), "uid": os.getuid()}).encode()]
 """
 
@@ -103,6 +114,24 @@ def assert_keeps_its_memory(process: Process) -> None:
     assert [line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core")] == [["0", "0"]]
 
 
+def assert_only_reads(monitor: Process) -> None:
+    """The one process that stays root: it may open files for reading, and do nothing else that a user may not."""
+    status = monitor.status()
+    assert status["Uid"].split() == ["0"] * 4
+    read_search = 1 << 2  # CAP_DAC_READ_SEARCH, linux/capability.h
+    found = {name: int(status[name], 16) for name in CAPABILITY_SETS}
+    assert found == {"CapInh": 0, "CapPrm": read_search, "CapEff": read_search, "CapBnd": 0, "CapAmb": 0}
+    assert status["NoNewPrivs"] == "1"
+    assert_keeps_its_memory(monitor)
+    folder = f"/proc/{monitor.pid}/fd"
+    held = {number: os.readlink(f"{folder}/{number}") for number in os.listdir(folder)}
+    assert [held.pop(number) for number in "012"] == ["/dev/null"] * 3
+    (channel,) = held.values()
+    assert channel.startswith("socket:")
+    limits = Path(f"/proc/{monitor.pid}/limits").read_text()
+    assert [line.split()[3:5] for line in limits.splitlines() if line.startswith("Max file size")] == [["0", "0"]]
+
+
 @pytest.mark.parametrize(
     ("options", "gid", "groups"),
     [
@@ -121,12 +150,24 @@ def test_master_and_workers(
     expected |= {grp.getgrnam(name).gr_gid if isinstance(name, str) else name for name in groups or ()}
     with start(self_signed, host, "--uid", USER, *options) as server:
         workers = server.wait_for_workers(WORKERS)
-        unprivileged = [process for process in server.tree() if "monitor" not in process.title()]
+        (monitor,) = server.wait_for_titles("uwsgi-tls monitor", 1)
+        unprivileged = [process for process in server.tree() if process.pid != monitor.pid]
         assert {server.pid, *(worker.pid for worker in workers)} == {process.pid for process in unprivileged}
         for process in unprivileged:
             assert_dropped(process, entry.pw_uid, group, expected)
+        assert_only_reads(monitor)
         answer = curl(f"https://{SERVER_NAME}/", *self_signed.curl_server, host=host)
         assert answer.returncode == 0, f"{answer.stderr}\n{server.log}"
+
+
+def test_without_a_monitor_nobody_stays_root(self_signed: SeedPki) -> None:
+    entry = pwd.getpwnam(USER)
+    with start(self_signed, loopback(), "--uid", USER, "--no-monitor") as server:
+        server.wait_for_workers(WORKERS)
+        tree = server.tree()
+        assert len(tree) == 1 + WORKERS
+        for process in tree:
+            assert_dropped(process, entry.pw_uid, entry.pw_gid, set(os.getgrouplist(USER, entry.pw_gid)))
 
 
 def test_respawned_worker_is_dropped_too(self_signed: SeedPki) -> None:
@@ -167,8 +208,9 @@ def test_ways_back_to_root(self_signed: SeedPki, public_directory: Path) -> None
         programs = json.loads(answer.stdout[end:])
         assert programs["uid"] == pwd.getpwnam(USER).pw_uid
         assert programs["su"].strip() != "0"
+        (monitor,) = server.wait_for_titles("uwsgi-tls monitor", 1)
         for process in server.tree():
-            assert process.status()["Uid"].split() == ["33"] * 4 or "monitor" in process.title()
+            assert process.status()["Uid"].split() == ["33"] * 4 or process.pid == monitor.pid
 
 
 def test_serving_as_root_is_said_loudly(self_signed: SeedPki) -> None:
@@ -377,6 +419,7 @@ def test_as_many_descriptors_as_are_allowed(self_signed: SeedPki) -> None:
     words = command("--https", f"{loopback()}:443,foobar.crt,foobar.key", "--uid", USER)
     script = 'ulimit -Sn 256; ulimit -Hn 4000; exec "$@"'
     with Daemon(["sh", "-c", script, "sh", *words], cwd=self_signed.directory) as server:
-        for process in (*server.wait_for_workers(1), *server.tree()):
+        (worker,) = server.wait_for_workers(1)
+        for process in (worker, *(each for each in server.tree() if each.pid == server.pid)):
             limits = Path(f"/proc/{process.pid}/limits").read_text()
             assert [line.split()[3:5] for line in limits.splitlines() if line.startswith("Max open")] == [["4000"] * 2]

@@ -118,12 +118,14 @@ def test_echo_behind_the_real_uwsgi(directory: Path) -> None:
             await first.send(b"still here")
             assert await first.recv() == b"still here"
 
-    with real_uwsgi(directory / "echo.py", str(path), "--processes", "4") as _:
-        with front(path, options=("--http-websockets",)) as (server, host):
-            asyncio.run(asyncio.wait_for(talk(host), SECONDS))
-            server.wait_for_line(r"GET /ws => .*\(HTTP/1.1 101\)", seconds=5)
-            with Client(host) as client:
-                assert client.get("/plain").body == b"plain"
+    with (
+        real_uwsgi(directory / "echo.py", str(path), "--processes", "4"),
+        front(path, options=("--http-websockets",)) as (server, host),
+    ):
+        asyncio.run(asyncio.wait_for(talk(host), SECONDS))
+        server.wait_for_line(r"GET /ws => .*\(HTTP/1.1 101\)", seconds=5)
+        with Client(host) as client:
+            assert client.get("/plain").body == b"plain"
 
 
 def test_messages_and_close_codes_through_an_http_node() -> None:
@@ -370,14 +372,17 @@ def test_after_other_requests_on_the_same_connection(directory: Path) -> None:
             return call.answer()
         return switched(lambda call: call.sock.sendall(b"tunnel"))(call)
 
-    with Node(directory / "n", behave) as node, front(node, options=("--http-websockets",)) as (_, host):
-        with Client(host) as client:
-            client.sock.sendall(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n" * 3 + OPENING)
-            for _ in range(3):
-                assert client.read_answer().body == b"ok\n"
-            assert client.read_head().status == 101
-            assert client._stream.read(6) == b"tunnel"
-            assert client.ended()
+    with (
+        Node(directory / "n", behave) as node,
+        front(node, options=("--http-websockets",)) as (_, host),
+        Client(host) as client,
+    ):
+        client.sock.sendall(b"GET /a HTTP/1.1\r\nHost: h\r\n\r\n" * 3 + OPENING)
+        for _ in range(3):
+            assert client.read_answer().body == b"ok\n"
+        assert client.read_head().status == 101
+        assert client._stream.read(6) == b"tunnel"
+        assert client.ended()
 
 
 def test_an_application_in_the_worker_has_no_tunnel(directory: Path) -> None:
@@ -385,13 +390,15 @@ def test_an_application_in_the_worker_has_no_tunnel(directory: Path) -> None:
         "def application(environ, start):\n    start('200 OK', [])\n    return [repr(sorted(environ)).encode()]\n"
     )
     (directory / "app.py").write_text(application)
-    with front(options=("--wsgi-file", str(directory / "app.py"), "--http-websockets")) as (_, host):
-        with Client(host) as client:
-            client.sock.sendall(OPENING)
-            answer = client.read_answer()
-            assert answer.status == 200
-            assert b"HTTP_UPGRADE" not in answer.body
-            assert b"HTTP_SEC_WEBSOCKET_KEY" in answer.body
+    with (
+        front(options=("--wsgi-file", str(directory / "app.py"), "--http-websockets")) as (_, host),
+        Client(host) as client,
+    ):
+        client.sock.sendall(OPENING)
+        answer = client.read_answer()
+        assert answer.status == 200
+        assert b"HTTP_UPGRADE" not in answer.body
+        assert b"HTTP_SEC_WEBSOCKET_KEY" in answer.body
 
 
 # --- ends -------------------------------------------------------------------------------------
@@ -449,13 +456,17 @@ def test_a_node_that_ends_its_direction_hears_the_rest(directory: Path) -> None:
         call.sock.shutdown(socket.SHUT_WR)
         got.append(call.stream.read())
 
-    with Node(directory / "n", switched(behave)) as node, front(node, options=("--http-websockets",)) as (_, host):
-        with Client(host) as client, tunnel(client) as sock:
-            assert client._stream.read() == b"my last word"  # up to close_notify
-            sock.sendall(b"y" * 100_000)
-            client._stream.close()
-            sock.unwrap()
-            wait_until(lambda: got == [b"y" * 100_000], SECONDS, lambda: f"{[len(each) for each in got]}")
+    with (
+        Node(directory / "n", switched(behave)) as node,
+        front(node, options=("--http-websockets",)) as (_, host),
+        Client(host) as client,
+        tunnel(client) as sock,
+    ):
+        assert client._stream.read() == b"my last word"  # up to close_notify
+        sock.sendall(b"y" * 100_000)
+        client._stream.close()
+        sock.unwrap()
+        wait_until(lambda: got == [b"y" * 100_000], SECONDS, lambda: f"{[len(each) for each in got]}")
 
 
 @pytest.mark.parametrize("who", ["client", "node"])
@@ -483,6 +494,62 @@ def test_a_side_that_breaks_its_connection(directory: Path, who: str) -> None:
         assert "defect" not in server.log
 
 
+def cpu_seconds(server: Daemon) -> float:
+    """Of the one worker (proc(5), utime and stime)."""
+    (worker,) = server.wait_for_workers()
+    numbers = Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(numbers[11]) + int(numbers[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.parametrize(
+    "state", ["idle", "slow client, node gone", "slow node, client gone", "node ended", "client ended"]
+)
+def test_no_state_keeps_the_worker_busy(directory: Path, state: str) -> None:
+    """Whatever is half over and waits for the other side costs nothing meanwhile, and ends when that has ended."""
+    reached, over = threading.Event(), threading.Event()
+
+    def behave(call: Call) -> None:
+        call.sock.settimeout(0.3)
+        if state == "slow client, node gone":
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    call.sock.send(bytes(65536))
+            return reached.set()
+        if state == "node ended":
+            call.sock.shutdown(socket.SHUT_WR)
+        reached.set()
+        over.wait(SECONDS)
+        return None
+
+    with (
+        Node(directory / "n", switched(behave)) as node,
+        front(node, options=("--http-websockets",)) as (server, host),
+        Client(host, receive_buffer=65536) as client,
+        tunnel(client) as sock,
+    ):
+        assert reached.wait(SECONDS)
+        if state == "slow node, client gone":
+            sock.settimeout(0.3)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    sock.send(bytes(65536))
+        if state == "client ended":
+            sock.settimeout(0.3)
+            with contextlib.suppress(TimeoutError):
+                sock.unwrap()
+        if state == "slow node, client gone":
+            os.close(sock.detach())
+        threading.Event().wait(0.3)
+        before = cpu_seconds(server)
+        threading.Event().wait(1.0)
+        assert cpu_seconds(server) - before < 0.2
+        over.set()
+        client._stream.close()
+        client.sock.close()
+        server.wait_for_line(r"GET /ws\?a=b => .*\(HTTP/1.1 101\)", seconds=5)
+        assert "defect" not in server.log
+
+
 def test_silence(directory: Path) -> None:
     """http-tunnel-timeout holds for both directions together, and ends them politely."""
     ended = threading.Event()
@@ -494,14 +561,18 @@ def test_silence(directory: Path) -> None:
         ended.set()
 
     options = ("--http-websockets", "--http-tunnel-timeout", "1", "--http-timeout", "1")
-    with Node(directory / "n", switched(behave)) as node, front(node, options=options) as (_, host):
-        with Client(host) as client, tunnel(client) as sock:
-            pause = threading.Event()
-            for _ in range(4):
-                pause.wait(0.5)
-                sock.sendall(b"x")
-            assert client.ended()
-            assert ended.wait(SECONDS)
+    with (
+        Node(directory / "n", switched(behave)) as node,
+        front(node, options=options) as (_, host),
+        Client(host) as client,
+        tunnel(client) as sock,
+    ):
+        pause = threading.Event()
+        for _ in range(4):
+            pause.wait(0.5)
+            sock.sendall(b"x")
+        assert client.ended()
+        assert ended.wait(SECONDS)
 
 
 def test_reload_mercy(directory: Path) -> None:

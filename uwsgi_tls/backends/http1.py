@@ -6,7 +6,7 @@ line in origin form, one Host, a Content-Length (the body is whole), no transfer
 whatever letters the client wrote it.
 
 What the node must be able to believe is said by us alone, and the client's own fields of these names end here:
-`X-Forwarded-*` and `Forwarded`, `X-Real-IP`, and `Client-Cert` and `Client-Cert-Chain` (RFC 9440).
+`X-Forwarded-*`, `Forwarded` and `X-Real-IP` here, `Client-Cert` and `Client-Cert-Chain` (RFC 9440) in the parser.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,8 +18,6 @@ from uwsgi_tls.http import RequestHead
 _OURS = frozenset(
     (
         "CONTENT_LENGTH",
-        "HTTP_CLIENT_CERT",
-        "HTTP_CLIENT_CERT_CHAIN",
         "HTTP_FORWARDED",
         "HTTP_HOST",
         "HTTP_VIA",

@@ -1,6 +1,7 @@
 """The servers behind `http-to`, in turn, and those of `http-fallback`; one that could not be reached is passed over."""
 
 import socket
+from _socket import socket as RawSocket  # its wrapper's work would be done for each request
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,16 @@ def node(address: Address, option: str = "http-to") -> Node:
         raise ConfigError(option, str(address), f"cannot resolve the name: {error}") from None
     family, _, _, _, where = found[0]
     return Node(str(address), socket.AddressFamily(family), where)
+
+
+def new_socket(node: Node, kept: bool) -> RawSocket:
+    """A socket for connecting to `node` without blocking; `kept`: for more than one request. Raises OSError."""
+    sock = RawSocket(node.family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    if kept and node.family != socket.AF_UNIX:
+        # A body would wait for the acknowledgement of its head.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
 
 
 class Nodes:

@@ -9,13 +9,14 @@ import os
 import select
 import socket
 import traceback
-from _socket import socket as RawSocket  # its wrapper's work would be done for each request
+from _socket import socket as RawSocket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from uwsgi_tls import response, websocket
 from uwsgi_tls.backends.answer import AnswerBody, AnswerHead, take_head
-from uwsgi_tls.backends.nodes import Node
+from uwsgi_tls.backends.nodes import Node, new_socket
+from uwsgi_tls.backends.outgoing import Outgoing
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.http import BadRequest
@@ -25,9 +26,8 @@ from uwsgi_tls.tunnel import Tunnel
 if TYPE_CHECKING:
     from uwsgi_tls.backends.proxy import ProxyBackend
 
-BLOCK_BYTES = 65536  # of one read or write
+BLOCK_BYTES = 65536  # of one read
 READS_PER_TURN = 16
-BODY_BYTES = 1 << 20  # sent in one turn; then other connections have theirs
 FULL_QUEUE_SECONDS = 0.05
 # RFC 9110, 9.2.2. Only these go to a connection that was used before: the node may be about to close it, and then it
 # cannot be known whether it has done what was asked. The same may be asked again, anything else may not.
@@ -55,14 +55,13 @@ class Upstream:
         "_hear",
         "_method",
         "_node",
+        "_outgoing",
         "_paused",
-        "_request",
         "_reset",
         "_sending",
         "_sock",
         "_stays",
         "_tried",
-        "_unsent",
         "_upgrade",
         "_used",
         "armed",
@@ -84,7 +83,7 @@ class Upstream:
         self._tried: list[Node] = []
         self._sock: RawSocket | None = None
         self._used = False  # it is a kept connection, of which it is not known whether the node still has it
-        self._request = self._unsent = request
+        self._outgoing = Outgoing(request, exchange.body)
         self._buffer = b""
         self._body: AnswerBody | None = None
         self._stays = False  # the connection may serve again
@@ -148,13 +147,9 @@ class Upstream:
 
     def _connect_to(self, node: Node) -> None:
         try:
-            self._sock = sock = RawSocket(node.family, socket.SOCK_STREAM)
+            self._sock = sock = new_socket(node, kept=self._backend.idle is not None)
         except OSError as error:  # no descriptor is left
             return self._fail(503, f"no socket for {node.name}: {error.strerror}")
-        sock.setblocking(False)
-        if self._backend.idle is not None and node.family != socket.AF_UNIX:
-            # On a connection that is used again a body would wait for the acknowledgement of its head.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.fd = sock.fileno()
         self.armed = 0
         self.step = self._connected
@@ -217,7 +212,7 @@ class Upstream:
         assert self._sock is not None
         self.deadline = self._backend.lounge.now + self._backend.policy.answer
         try:
-            self._sending = not self._send_some(self._sock)
+            self._sending = not self._outgoing.send(self._sock)
         except BlockingIOError:
             pass
         except OSError as error:
@@ -225,26 +220,11 @@ class Upstream:
             self._sending, self._reset = False, isinstance(error, ConnectionResetError)
             self._stays = False
 
-    def _send_some(self, sock: RawSocket) -> bool:
-        """Whether all has been sent. Raises BlockingIOError when the node does not take more now."""
-        while self._unsent:
-            self._unsent = self._unsent[sock.send(self._unsent) :]
-        body, budget = self._exchange.body, BODY_BYTES
-        while body is not None and body.size:
-            if budget <= 0:
-                return False
-            sent = sock.send(body.front(BLOCK_BYTES))
-            body.consume(sent)
-            budget -= sent
-        return True
-
     def _send_again(self, node: Node) -> None:
         """The node had closed the kept connection before it heard the request (RFC 9112, 9.3.1): on a new one."""
         self.close_socket()
         self._used, self._sending, self._reset = False, True, False
-        self._unsent = self._request
-        if self._exchange.body is not None:
-            self._exchange.body.rewind()
+        self._outgoing.rewind()
         self._connect(node)
 
     # The answer.
@@ -361,8 +341,7 @@ class Upstream:
         # Bound methods in a circle would keep all of it until the garbage collector comes.
         self._exchange.on_gone = self._exchange.on_dry = None
         self.step, self._hear = _over, _silence
-        if self._exchange.body is not None:
-            self._exchange.body.close()
+        self._outgoing.close()
 
     def close_socket(self) -> None:
         sock, self._sock = self._sock, None

@@ -1,0 +1,417 @@
+"""Certificates while the server runs: keys that only root may read, a server that is root no more, and reloads.
+
+The files lie in a directory of root's own, since the monitor opens nothing that another may have put there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import pytest
+from cryptography import x509
+from pki import SERVER, Issued, common_name, issue, pki, revocation_list
+
+from .server import Daemon, is_root, loopback, open_directory, uwsgi_tls, wait_for_end, wait_until
+from .test_http_to import PORT, SECONDS, Client, Truncated, client_context
+from .test_life import descriptors, hang_up, workers, zombies
+from .tls_client import TLS_1_2, TLS_1_3, Tls
+
+pytestmark = pytest.mark.skipif(not is_root, reason="without root there is nothing to drop and no monitor")
+
+SEEN_SECONDS = 2.0  # from HUP until clients see a new certificate
+GROWTH_KB = 4096
+WWW_DATA = 33
+
+
+@pytest.fixture
+def own() -> Iterator[Path]:
+    """A directory that nobody but root may enter."""
+    with tempfile.TemporaryDirectory(prefix="uwsgi-tls-", dir="/root") as name:
+        yield Path(name)
+
+
+def certify(directory: Path, stem: str = "s", host: str = "server.lab") -> Issued:
+    """A new certificate and key, for root alone, as STEM.crt and STEM.key."""
+    sans = [x509.DNSName(host)]
+    return issue(directory, stem, common_name(host), pki().ca, usage=[SERVER], sans=sans)
+
+
+@contextlib.contextmanager
+def serving(own: Path, *options: str, more: str = "") -> Iterator[tuple[Daemon, str]]:
+    """The built-in page with s.crt and s.key of that directory; `more` follows them in `https`."""
+    host = loopback()
+    listener = f"{host}:{PORT},s.crt,s.key{more}"
+    with uwsgi_tls("--https", listener, "--uid", "www-data", "--disable-logging", *options, cwd=own) as daemon:
+        daemon.wait_for_line("generation 1 is serving")
+        yield daemon, host
+
+
+def served(host: str, name: str = "server.lab") -> str:
+    """The certificate, PEM, that a client is shown who asks for that name."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with (
+        socket.create_connection((host, PORT), SECONDS) as raw,
+        context.wrap_socket(raw, server_hostname=name) as tls,
+    ):
+        return ssl.DER_cert_to_PEM_cert(tls.getpeercert(True) or b"")
+
+
+def fail_to_reload(daemon: Daemon) -> str:
+    """HUP, and the line that says why nothing comes of it."""
+
+    def failures() -> list[str]:
+        return [line for line in daemon.lines if "reload failed" in line]
+
+    before = len(failures())
+    os.kill(daemon.pid, signal.SIGHUP)
+    wait_until(lambda: len(failures()) > before, SECONDS, lambda: daemon.log)
+    return failures()[-1]
+
+
+def monitor(daemon: Daemon) -> int:
+    (process,) = daemon.wait_for_titles("uwsgi-tls monitor", 1)
+    return process.pid
+
+
+# --- under load ---------------------------------------------------------------------------------
+
+
+class Steady:
+    """Two hundred requests a second: on new connections, and on one that is kept as long as the server likes."""
+
+    PAUSE_SECONDS = 0.01
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self.failures: list[str] = []
+        self.requests = 0
+        self._end = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(keep,)) for keep in (True, False)]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._end.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, keep: bool) -> None:
+        context = client_context()
+        while not self._end.is_set():
+            try:
+                with Client(self._host, context=context) as client:
+                    stays = True
+                    while stays and not self._end.wait(self.PAUSE_SECONDS):
+                        answer = client.get()
+                        self.requests += 1
+                        stays = keep and answer.stays
+                        if answer.status != 200:
+                            self.failures.append(f"status {answer.status}")
+            except (OSError, Truncated) as error:
+                self.failures.append(repr(error))
+
+
+def another_key(own: Path) -> None:
+    shutil.copyfile(pki().client.key_file, own / "s.key")
+
+
+# What is wrong with a file, and what the log says of it.
+BROKEN = [
+    ("s.key", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "the private key is damaged"),
+    ("s.key", Path(pki().client.key_file).read_bytes(), "key s.key: does not match certificate s.crt"),
+    ("ca.crt", b"", "client CA ca.crt: is empty"),
+    ("crl.pem", b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n", "CRL crl.pem: "),
+    ("s.crt", None, "certificate s.crt: no such file"),
+]
+
+
+def resources(daemon: Daemon) -> dict[str, int]:
+    """What each process holds, by its kind."""
+    found = {"processes": len(daemon.tree()), "zombies": len(zombies(daemon))}
+    for process in daemon.tree():
+        kind = re.sub(r"uwsgi-tls (\w+( \d)?) .*", r"\1", process.title())
+        found[f"descriptors of {kind}"] = len(descriptors(process.pid))
+    return found
+
+
+def resident(daemon: Daemon) -> dict[int, int]:
+    """Kilobytes of the processes that outlive a reload."""
+    kept = [process for process in daemon.tree() if "worker" not in process.title()]
+    return {process.pid: int(process.status()["VmRSS"].split()[0]) for process in kept}
+
+
+def test_forty_reloads_under_load(own: Path) -> None:
+    """Twenty with new certificates, each of which is served at once, and twenty with broken files, which change
+    nothing; no client notices any of them, and nothing piles up."""
+    certify(own)
+    shutil.copyfile(pki().ca.crt, own / "ca.crt")
+    (own / "crl.pem").write_bytes(revocation_list(pki().ca))
+    with serving(own, "--processes", "2", "--ssl-crl", "crl.pem", more=",,ca.crt") as (daemon, host):
+        hang_up(daemon, 2)
+        before, memory = resources(daemon), resident(daemon)
+        slowest = 0.0
+        with Steady(host) as load:
+            for generation in range(3, 23):
+                issued = certify(own)
+                began = time.monotonic()
+                os.kill(daemon.pid, signal.SIGHUP)
+                wait_until(lambda pem=issued.pem: served(host) == pem, SEEN_SECONDS, lambda: daemon.log)  # type: ignore[misc]  # its default
+                slowest = max(slowest, time.monotonic() - began)
+                daemon.wait_for_line(f"generation {generation} is serving")
+            serve = {worker.pid for worker in daemon.wait_for_titles(r"worker \d \(generation 22\): serving", 2)}
+            for name, content, cause in BROKEN * 4:
+                good = (own / name).read_bytes()
+                if content is None:
+                    (own / name).unlink()
+                else:
+                    (own / name).write_bytes(content)
+                reason = fail_to_reload(daemon)
+                assert "reload failed, generation 22 stays: " in reason
+                assert cause in reason
+                assert "PRIVATE KEY" not in reason
+                (own / name).write_bytes(good)
+            assert {worker.pid for worker in workers(daemon)} == serve
+            assert served(host) == issued.pem
+        assert load.failures == []
+        print(f"{load.requests} requests; a new certificate was seen after {slowest:.2f} s at most")
+        wait_until(lambda: resources(daemon) == before, 5, lambda: f"{resources(daemon)}, before {before}")
+        for pid, kilobytes in resident(daemon).items():
+            assert kilobytes - memory[pid] < GROWTH_KB
+        hang_up(daemon, 23)  # the files are whole again
+    assert "Traceback" not in daemon.log
+
+
+def test_hang_ups_with_root_only_keys_in_a_row(own: Path) -> None:
+    """The last files count, however many signals come meanwhile."""
+    certify(own)
+    with serving(own) as (daemon, host), Steady(host) as load:
+        for _ in range(5):
+            issued = certify(own)
+            os.kill(daemon.pid, signal.SIGHUP)
+        wait_until(lambda: served(host) == issued.pem, SECONDS, lambda: daemon.log)
+    assert load.failures == []
+
+
+# --- touch-reload-certs -------------------------------------------------------------------------
+
+
+def reloads(daemon: Daemon) -> int:
+    return daemon.log.count("certificate files have changed: reloading")
+
+
+@pytest.mark.parametrize("whose", ["root", "www-data"])
+def test_changed_files_bring_a_reload_about(own: Path, whose: str) -> None:
+    """A pair that is replaced is one reload; half a pair is one that fails, and the other half mends it."""
+    with open_directory() as public:
+        directory = own if whose == "root" else public
+        certify(directory)
+        if whose != "root":
+            shutil.chown(directory / "s.key", whose)
+        with serving(directory, "--touch-reload-certs") as (daemon, host):
+            issued = certify(directory)
+            daemon.wait_for_line("generation 2 is serving")
+            wait_until(lambda: served(host) == issued.pem, SEEN_SECONDS, lambda: daemon.log)
+            assert reloads(daemon) == 1
+            if whose == "root":
+                key = (own / "s.key").read_bytes()
+                new = certify(own)
+                new_key = (own / "s.key").read_bytes()
+                (own / "s.key").write_bytes(key)
+                line = daemon.wait_for_line("reload failed, generation 2 stays")
+                assert "key s.key: does not match certificate s.crt" in line
+                assert served(host) == issued.pem
+                (own / "s.key").write_bytes(new_key)
+                daemon.wait_for_line("generation 3 is serving")
+                assert served(host) == new.pem
+                assert reloads(daemon) == 3
+
+
+def test_a_watch_without_a_monitor_reloads_nothing_in_vain(own: Path) -> None:
+    """What it can see no more counts as it was."""
+    certify(own)
+    with serving(own, "--touch-reload-certs", "--sni-dir", "sites"[:0] or str(own)) as (daemon, _):
+        os.kill(monitor(daemon), signal.SIGKILL)
+        daemon.wait_for_line("the monitor has ended")
+        threading.Event().wait(2.5)  # two looks: that nothing happens has no event
+        assert reloads(daemon) == 0
+
+
+# --- without a monitor --------------------------------------------------------------------------
+
+
+def test_no_monitor(own: Path) -> None:
+    """The certificate in memory stays, one line says why, and new workers come."""
+    old = certify(own)
+    with serving(own, "--no-monitor") as (daemon, host):
+        foretold = [line.partition("] ")[2] for line in daemon.lines if "a reload will not read" in line]
+        assert foretold == [f"a reload will not read s.{kind} again: Permission denied" for kind in ("crt", "key")]
+        certify(own)
+        hang_up(daemon, 2)
+        (line,) = [line for line in daemon.lines if "stay as they were" in line]
+        assert "certificate s.crt: permission denied (read as uid 33)" in line
+        assert served(host) == old.pem
+
+
+def test_a_monitor_that_was_killed(own: Path) -> None:
+    """One line says that it is gone, and a later reload what it could not read; workers are replaced all the same."""
+    old = certify(own)
+    with serving(own) as (daemon, host):
+        pid = monitor(daemon)
+        os.kill(pid, signal.SIGKILL)
+        daemon.wait_for_line("the monitor has ended: a reload can read no more than this user may; restart the server")
+        assert not Path(f"/proc/{pid}").exists(), "it has not been buried"
+        certify(own)
+        hang_up(daemon, 2)
+        (line,) = [line for line in daemon.lines if "stay as they were" in line]
+        assert "s.crt: the monitor does not answer" in line
+        assert served(host) == old.pem
+        assert daemon.log.count("the monitor has ended") == 1
+
+
+def test_a_monitor_that_is_stuck(own: Path) -> None:
+    """It does not hold the server's stop up, nor does it outlive the server."""
+    certify(own)
+    with serving(own) as (daemon, _):
+        pid = monitor(daemon)
+        os.kill(pid, signal.SIGSTOP)
+        assert daemon.stop() == 0
+        assert wait_for_end(pid, 2)
+
+
+def test_kill_of_the_master_ends_the_monitor(own: Path) -> None:
+    certify(own)
+    with serving(own) as (daemon, host):
+        pids = [process.pid for process in daemon.tree()]
+        assert len(pids) == 3
+        os.kill(monitor(daemon), signal.SIGSTOP)  # it cannot see that its channel ends: only the kernel can end it
+        for pid in [daemon.pid, *(worker.pid for worker in workers(daemon))]:
+            os.kill(pid, signal.SIGKILL)
+        assert all(wait_for_end(pid, 2) for pid in pids)
+        with socket.socket() as again:  # no SO_REUSEADDR: nobody listens there
+            again.bind((host, PORT))
+        assert daemon.wait(2) == -signal.SIGKILL
+
+
+# --- names --------------------------------------------------------------------------------------
+
+
+def test_names_come_and_go(own: Path) -> None:
+    """Keys of names are root's as well; a new one in sni-dir is served after HUP, one that is gone no more."""
+    default = certify(own)
+    sites = own / "sites"
+    sites.mkdir()
+    first = certify(sites, "first.lab", "first.lab")
+    given = certify(own, "given", "given.lab")
+    with serving(own, "--sni-dir", "sites", "--sni", "given.lab given.crt,given.key") as (daemon, host):
+        assert [served(host, name) for name in ("first.lab", "second.lab")] == [first.pem, default.pem]
+        assert served(host, "given.lab") == given.pem
+        second = certify(sites, "second.lab", "second.lab")
+        new = certify(own, "given", "given.lab")
+        assert served(host, "second.lab") == default.pem
+        hang_up(daemon, 2)
+        assert [served(host, name) for name in ("first.lab", "second.lab")] == [first.pem, second.pem]
+        assert served(host, "given.lab") == new.pem
+        for kind in ("crt", "key"):
+            (sites / f"first.lab.{kind}").unlink()
+        hang_up(daemon, 3)
+        assert [served(host, name) for name in ("first.lab", "second.lab")] == [default.pem, second.pem]
+        (sites / "second.lab.key").unlink()
+        assert "key sites/second.lab.key: no such file" in fail_to_reload(daemon)
+        assert served(host, "second.lab") == second.pem
+    assert "stay as they were" not in daemon.log
+
+
+def test_a_new_name_is_noticed(own: Path) -> None:
+    certify(own)
+    sites = own / "sites"
+    sites.mkdir()
+    with serving(own, "--sni-dir", "sites", "--touch-reload-certs") as (daemon, host):
+        new = certify(sites, "new.lab", "new.lab")
+        daemon.wait_for_line("generation 2 is serving")
+        assert served(host, "new.lab") == new.pem
+        renewed = certify(sites, "new.lab", "new.lab")  # a file that was not there when the watch began
+        daemon.wait_for_line("generation 3 is serving")
+        assert served(host, "new.lab") == renewed.pem
+
+
+# --- clients ------------------------------------------------------------------------------------
+
+
+def s_client(host: str, version: str, *options: str | Path) -> str:
+    """What openssl s_client says after a request by pki().client."""
+    client = pki().client
+    words = ["openssl", "s_client", "-connect", f"{host}:{PORT}", version, "-ign_eof"]
+    words += ["-cert", client.crt, "-key", client.key_file, *map(str, options)]
+    request = "GET / HTTP/1.1\r\nHost: server.lab\r\nConnection: close\r\n\r\n"
+    return subprocess.run(words, input=request, capture_output=True, text=True, timeout=SECONDS, check=False).stdout
+
+
+@pytest.mark.parametrize("change", ["another CA", "revoked"])
+def test_who_is_let_in_no_more(own: Path, change: str, tmp_path: Path) -> None:
+    """After the reload a client is refused, also with a session that began before it; others are let in."""
+    certify(own)
+    shutil.copyfile(pki().ca_bundle, own / "ca.crt")
+    lists = [revocation_list(pki().ca), revocation_list(pki().other_ca)]
+    (own / "crl.pem").write_bytes(b"".join(lists))
+    with serving(own, "--ssl-crl", "crl.pem", more=",,!ca.crt") as (daemon, host):
+        address = (host, PORT)
+        known = [(client, client.ask(address, "server.lab")) for client in clients(pki().client)]
+        for client, reply in known:
+            again = client.ask(address, "server.lab", session=reply.session)
+            assert (reply.status, again.status, again.resumed) == (200, 200, True), again
+        for version in ("-tls1_2", "-tls1_3"):
+            ticket = tmp_path / version
+            s_client(host, version, "-sess_out", ticket)
+            resumed = s_client(host, version, "-sess_in", ticket)
+            assert "\nReused, " in resumed
+            assert "HTTP/1.1 200" in resumed
+        if change == "revoked":
+            lists[0] = revocation_list(pki().ca, [pki().client])
+            (own / "crl.pem").write_bytes(b"".join(lists))
+        else:
+            shutil.copyfile(pki().other_ca.crt, own / "ca.crt")
+        hang_up(daemon, 2)
+        for client, reply in known:
+            assert client.ask(address, "server.lab", session=reply.session).error
+            assert client.ask(address, "server.lab").error
+        for version in ("-tls1_2", "-tls1_3"):
+            assert "HTTP/1.1 200" not in s_client(host, version, "-sess_in", tmp_path / version)
+        for client in clients(pki().client_other_ca):
+            assert client.ask(address, "server.lab").status == 200
+
+
+def clients(identity: Issued) -> list[Tls]:
+    return [Tls(identity, least=version, most=version) for version in (TLS_1_2, TLS_1_3)]
+
+
+# --- what the log says of time ------------------------------------------------------------------
+
+
+def test_expiry_is_said_at_the_start_and_at_a_reload(own: Path) -> None:
+    def expiring(days: int) -> None:
+        sans = [x509.DNSName("server.lab")]
+        issue(own, "s", common_name("server.lab"), pki().ca, usage=[SERVER], sans=sans, days=(-30, days))
+
+    expiring(10)
+    with serving(own) as (daemon, _):
+        daemon.wait_for_line(r"certificate s\.crt: expires on ")
+        expiring(-1)
+        hang_up(daemon, 2)
+        daemon.wait_for_line(r"certificate s\.crt: has expired on ")
