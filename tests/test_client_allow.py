@@ -41,6 +41,7 @@ ALICE = Identity(
 )
 def test_parse(text: str, rule: Rule) -> None:
     assert parse(text) == rule
+    assert parse(str(rule)) == rule
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,9 @@ def test_every_name_has_a_context_of_its_own(lab: Pki) -> None:
             found.append(endpoint)
         assert names.find("unknown.lab") is None
     assert len({id(each.context) for each in found}) == len(found) == 10
-    assert (mine.strict, mine.by_name, mine.port, found[2].name) == (True, True, "443", "first, open.lab")
+    assert (mine.by_name, mine.port, found[2].name) == (True, "443", "first, open.lab")
+    assert mine.own_names is not None
+    assert [mine.own_names.find(name) for name in ("server.lab", "localhost", "x.lab")] == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -261,7 +263,7 @@ def test_where_all_ask_the_same_no_host_is_looked_up(lab: Pki) -> None:
         loaded = vhosts.load(Config(https=(own,), sni=(parse_sni(f"a.lab {files}{ca}"),)))
         assert vhosts.endpoint(loaded, 0, "x", "443").hosts is None
     plain = vhosts.endpoint(vhosts.load(Config(https=(option(lab.server_ec),))), 0, "x", "443")
-    assert (plain.hosts, plain.names, plain.by_name) == (None, None, False)
+    assert (plain.hosts, plain.names, plain.own_names, plain.by_name) == (None, None, None, False)
 
 
 def test_what_is_said_once(lab: Pki) -> None:

@@ -145,6 +145,15 @@ def test_every_key_of_https2() -> None:
     assert parse_https2(text).files == ("rsa.crt", "rsa.key", "ec.crt", "ec.key", "ca.crt", "ca.crl")
 
 
+def test_pkcs12_has_its_key_in_it() -> None:
+    pairs = (("a.p12", "a.p12"), ("b.crt", "b.key"), ("c.pfx", "c.pfx"))
+    assert parse_https2("addr==0,cert=a.p12,cert=b.crt,key=b.key,cert=c.pfx").certificates == pairs
+    assert parse_sni2("name=a.lab,cert=a.p12").certificates == pairs[:1]
+    assert parse_sni("a.lab a.p12,").certificates == pairs[:1]
+    with pytest.raises(ValueError, match="there are 1 cert and 1 key"):
+        parse_sni2("name=a.lab,cert=a.p12,key=b")
+
+
 BAD_KEYS = [
     ("key=c", "there are 1 cert and 2 key"),
     ("cert=c,key=d,cert=e", "there are 3 cert and 2 key"),

@@ -508,3 +508,94 @@ def test_not_even_an_exit_ends_the_thread(room: Lounge, threads: int, error: typ
     after.park()
     after.peer.send(b"x")
     assert after.called.wait(SECONDS)
+
+
+# --- what is deferred ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_is_deferred_is_done_after_those_who_are_ready(threads: int) -> None:
+    """Three come at once: the first defers its work until the two others have been served."""
+    room = Lounge(threads)
+    order: list[str] = []
+
+    def defer(guest: Guest) -> None:
+        room.defer(guest.fd, guest, finish)
+
+    def finish() -> None:
+        order.append("deferred")
+        room.closed = True
+
+    first = Guest(room, then=defer)
+    others = [Guest(room, then=lambda guest: order.append("served")) for _ in range(2)]
+    for guest in (first, *others):
+        guest.peer.send(b"x")
+        guest.park()
+    room.serve()
+    assert order == ["served", "served", "deferred"]
+
+
+def test_a_lounge_of_one_thread_is_busy_when_several_are_ready() -> None:
+    room = Lounge(1)
+    seen: list[bool] = []
+
+    def note(guest: Guest) -> None:
+        guest.sock.recv(1)
+        seen.append(room.busy)
+        room.closed = len(seen) == 3
+
+    one, two, three = (Guest(room, then=note) for _ in range(3))
+    one.peer.send(b"x")
+    one.park()
+
+    def then_two_more() -> None:
+        if len(seen) == 1:
+            for guest in (two, three):
+                guest.peer.send(b"x")
+                guest.park()
+
+    room.serve(then_two_more)
+    assert seen == [False, True, True]
+    assert Lounge(2).busy, "with several threads nobody can know"
+
+
+def test_who_has_deferred_is_not_woken_meanwhile() -> None:
+    """Its first bytes stay in the socket; they must not make the thread spin."""
+    room = Lounge(1)
+    done: list[str] = []
+
+    def defer(guest: Guest) -> None:
+        room.defer(guest.fd, guest, lambda: done.append("deferred"))
+
+    guest = Guest(room, then=defer)
+    guest.peer.send(b"x")
+    guest.park()
+
+    def stop() -> None:
+        room.closed = bool(done) and room._epoll.poll(0) == []
+
+    room.serve(stop)
+    assert (len(guest.calls), done) == (1, ["deferred"])
+
+
+def test_deferred_work_is_done_though_others_are_always_ready() -> None:
+    room = Lounge(2)
+    done: list[str] = []
+
+    def again(guest: Guest) -> None:
+        if not done:
+            guest.park()
+
+    busy = Guest(room, then=again)
+    busy.peer.send(b"x")
+    busy.park()
+    late = Guest(room)
+
+    def finish() -> None:
+        done.append("deferred")
+        room.closed = True
+
+    room.defer(late.fd, late, finish)
+    room.serve()
+    assert done
+    assert len(busy.calls) < 2 * lounge.TURNS_PER_DEFERRED

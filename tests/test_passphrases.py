@@ -79,6 +79,18 @@ def test_a_person_is_asked_and_the_answers_are_kept(monkeypatch: pytest.MonkeyPa
     os.close(master)
 
 
+def test_a_person_who_leaves_ends_the_questions(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(prompt: str) -> str:
+        raise EOFError
+
+    master, slave = pty.openpty()
+    with open(slave) as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        monkeypatch.setattr(getpass, "getpass", leave)
+        assert found(Passphrases()) == []
+    os.close(master)
+
+
 def test_the_command_is_not_run_again_at_a_reload(tmp_path: Path) -> None:
     """It was run as root; by then we are not root."""
     counter = tmp_path / "count"

@@ -342,6 +342,15 @@ def test_identity(lab: Pki, tmp_path: Path) -> None:
     )
 
 
+def test_what_cryptography_cannot_read_matches_nothing(lab: Pki) -> None:
+    """A version that there is not, of a certificate that an OpenSSL may let pass all the same."""
+    der = lab.client.der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x07", 1)
+    assert der != lab.client.der
+    assert peer._spki(der) == peer._spki(b"junk") == ""
+    nothing: dict[str, list[str]] = {"DNS": [], "Email": [], "URI": []}
+    assert peer._alternative_names(der) == peer._alternative_names(b"junk") == nothing
+
+
 @both_versions
 def test_an_allow_list_holds_for_resumed_sessions_too(version: ssl.TLSVersion, lab: Pki) -> None:
     """The rules of a site do not change while its tickets are good, but a session must not be a way around them."""

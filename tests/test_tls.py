@@ -279,7 +279,11 @@ REFUSED_NOTHING = ("the client sent no certificate, and one is required", "hands
 UNTRUSTED = ", which is no CA that is trusted here or that the client has sent: {}"
 UNKNOWN_CA = (f"{REFUSED}it was issued by /CN=Other CA{UNTRUSTED}", "unknown_ca", "unknown_ca")
 NO_CHAIN = (f"{REFUSED}it was issued by /CN=Lab Intermediate 1{UNTRUSTED}", "unknown_ca", "unknown_ca")
-TOO_LONG = (f"{REFUSED}its chain has more than 4 intermediate CAs (ssl-verify-depth): the CA", "unknown_ca", "unknown_ca")
+TOO_LONG = (
+    f"{REFUSED}its chain has more than 4 intermediate CAs (ssl-verify-depth): the CA",
+    "unknown_ca",
+    "unknown_ca",
+)
 SELF_SIGNED = (f"{REFUSED}it is self-signed, and not trusted here: {{}}", "unknown_ca", "unknown_ca")
 EXPIRED = (f"{REFUSED}it expired on 20", "certificate_expired", "certificate_expired")
 NOT_YET = (f"{REFUSED}it is not valid before 20", "bad_certificate", "bad_certificate")

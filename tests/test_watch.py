@@ -21,14 +21,14 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_a_change_counts_once_it_has_settled(files: tuple[Path, Path]) -> None:
-    watch = Watch(map(str, files), look)
+    watch = Watch(lambda: map(str, files), look)
     assert [watch.has_changed() for _ in range(2)] == [False, False]
     files[0].write_text("newer")
     assert [watch.has_changed() for _ in range(3)] == [False, True, False]
 
 
 def test_the_certificate_and_then_its_key_are_one_change(files: tuple[Path, Path]) -> None:
-    watch = Watch(map(str, files), look)
+    watch = Watch(lambda: map(str, files), look)
     files[0].write_text("newer")
     first = watch.has_changed()
     files[1].write_text("newer")
@@ -36,7 +36,7 @@ def test_the_certificate_and_then_its_key_are_one_change(files: tuple[Path, Path
 
 
 def test_what_is_changed_back_is_no_change(files: tuple[Path, Path]) -> None:
-    watch = Watch(map(str, files), look)
+    watch = Watch(lambda: map(str, files), look)
     aside = files[0].with_suffix(".old")
     files[0].rename(aside)
     assert not watch.has_changed()
@@ -49,7 +49,7 @@ def test_the_ways_to_replace_a_file(files: tuple[Path, Path], way: str) -> None:
     certificate, _ = files
     fresh = certificate.with_name("fresh")
     fresh.write_text("old")
-    watch = Watch(map(str, files), look)
+    watch = Watch(lambda: map(str, files), look)
     match way:
         case "rename":
             fresh.rename(certificate)
@@ -63,14 +63,22 @@ def test_the_ways_to_replace_a_file(files: tuple[Path, Path], way: str) -> None:
     assert [watch.has_changed() for _ in range(3)] == [False, True, False]
 
 
-def test_a_new_name_in_a_directory(files: tuple[Path, Path]) -> None:
+def test_a_file_that_is_new_in_a_directory(files: tuple[Path, Path]) -> None:
+    """It counts, and is looked at from then on; a name that is none of ours does not count."""
     directory = files[0].parent
-    watch = Watch([str(directory)], look)
+    watch = Watch(lambda: [str(directory), *map(str, directory.glob("*.crt"))], look)
+    (directory / "b.txt").write_text("")
+    assert [watch.has_changed() for _ in range(2)] == [False] * 2
     (directory / "b.crt").write_text("")
+    assert [watch.has_changed() for _ in range(3)] == [False, True, False]
+    (directory / "b.crt").write_text("more")
+    assert [watch.has_changed() for _ in range(3)] == [False, True, False]
+    (directory / "b.crt").unlink()
     assert [watch.has_changed() for _ in range(3)] == [False, True, False]
 
 
-def test_what_cannot_be_opened_is_a_state_too(files: tuple[Path, Path]) -> None:
+def test_what_may_not_be_looked_at_counts_as_it_was(files: tuple[Path, Path]) -> None:
+    """Such as a key of root's once the monitor is no more: a reload would not read it either."""
     closed = True
 
     def refuse(path: str) -> int:
@@ -78,14 +86,19 @@ def test_what_cannot_be_opened_is_a_state_too(files: tuple[Path, Path]) -> None:
             raise PermissionError(13, "no")
         return look(path)
 
-    watch = Watch(map(str, files), refuse)
+    watch = Watch(lambda: map(str, files), refuse)
     assert not watch.has_changed()
+    closed = False
+    assert [watch.has_changed() for _ in range(3)] == [False, True, False]
+    closed = True
+    assert [watch.has_changed() for _ in range(3)] == [False] * 3
+    files[0].write_text("newer")
     closed = False
     assert [watch.has_changed() for _ in range(3)] == [False, True, False]
 
 
 def test_no_descriptor_is_left_open(files: tuple[Path, Path]) -> None:
     before = os.listdir("/proc/self/fd")
-    watch = Watch([*map(str, files), str(files[0].parent), "/none"], look)
+    watch = Watch(lambda: [*map(str, files), str(files[0].parent), "/none"], look)
     watch.has_changed()
     assert os.listdir("/proc/self/fd") == before

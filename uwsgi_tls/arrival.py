@@ -133,15 +133,23 @@ class Arrival:
 
     def _choose(self, sni: str) -> None:
         """The name decides who answers; whoever asks for none gets the listener's own site."""
-        names = self._endpoint.names
-        if names is not None and sni:
-            endpoint = names.find(sni)
-            if endpoint is not None:
-                self._endpoint = endpoint
-            elif self._endpoint.strict:
-                self._complain(f"nobody here has the name {sni}")
-                return self._answer(UNRECOGNIZED_NAME)
+        names, own_names = self._endpoint.names, self._endpoint.own_names
+        endpoint = names.find(sni) if names is not None and sni else None
+        if endpoint is not None:
+            self._endpoint = endpoint
+        elif own_names is not None and sni and not own_names.find(sni):
+            self._complain(f"nobody here has the name {sni}")
+            return self._answer(UNRECOGNIZED_NAME)
         return self._begin(sni)
+
+    def _begin_late(self, sni: str) -> None:
+        """As a step of its own, which nobody calls who could close it, as the lounge does for a waiter."""
+        try:
+            if self.deadline <= self._service.lounge.now:
+                return self._close()
+            return self._begin(sni)
+        except BaseException:  # as in Lounge.serve
+            return self.crashed()
 
     def _begin(self, sni: str = "") -> None:
         """The ClientHello is whole: TLS begins, with a connection that has this place in the lounge."""

@@ -9,12 +9,13 @@ import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 
-from uwsgi_tls import daemon, ignored, listeners, master, policy, privileges, vhosts
+from uwsgi_tls import certificates, daemon, ignored, listeners, master, policy, privileges, vhosts
 from uwsgi_tls.backends import application
 from uwsgi_tls.backends.nodes import node
 from uwsgi_tls.https_option import HttpsListener, Site
 from uwsgi_tls.logs import AccessLog
 from uwsgi_tls.options import Config
+from uwsgi_tls.passphrases import Passphrases
 from uwsgi_tls.privileges import Identity
 from uwsgi_tls.worker import EXIT_NO_APPLICATION
 
@@ -48,7 +49,8 @@ def run(config: Config) -> int:
 
 def _tls(config: Config) -> Iterator[str]:
     """Each site: for whom it is, its certificates and what it asks of TLS and of clients. Raises ConfigError."""
-    loaded = vhosts.load(config)
+    source = Passphrases(config.ssl_key_password_file, config.ssl_key_password_command)
+    loaded = vhosts.load(config, vhosts.Reader(passphrases=lambda key: source.for_key(key, certificates.read_file)))
     for number, (listener, _) in enumerate(loaded.listeners):
         vhosts.endpoint(loaded, number, str(listener.address), "")
     for site, material in loaded.sites:
@@ -58,7 +60,7 @@ def _tls(config: Config) -> Iterator[str]:
         if site.client_ca:
             yield f"  client certificates: {_client_policy(site)}"
     if loaded.strict:
-        yield "any other name is refused (sni-strict)"
+        yield "any other name than these and those of a listener's own certificate is refused (sni-strict)"
     yield from (f"warning: {warning}" for warning in loaded.warnings)
 
 

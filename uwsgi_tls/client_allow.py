@@ -25,6 +25,9 @@ class Rule:
     kind: str
     value: str
 
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.value}"
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:

@@ -79,7 +79,7 @@ def _blamed_on(site: Site) -> Iterator[None]:
 
 
 def _set_groups(context: SSL.Context) -> None:
-    """Where cryptography cannot name them (Debian 12) they stay OpenSSL's: set_tmp_ecdh would leave one, uWSGI's P-256."""
+    """Debian 12's cryptography cannot name them: they stay OpenSSL's. set_tmp_ecdh leaves but one, as uWSGI does."""
     if hasattr(_lib, "SSL_CTX_set1_curves_list"):  # which takes any group since OpenSSL 1.1.1
         any(_lib.SSL_CTX_set1_curves_list(context._context, words.encode("ascii")) for words in policy.GROUPS)
 

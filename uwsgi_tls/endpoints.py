@@ -27,7 +27,8 @@ class Endpoints:
 
     def __init__(self, config: Config, sockets: Sequence[HttpsSocket]) -> None:
         self.monitor: monitor.Monitor | None = None
-        self.paths = named_files(config)
+        self._named = named_files(config)
+        self._in_directory: frozenset[str] = frozenset()  # what sni-dir had in it when it was last read
         self._certificates: Sequence[CertificateInfo] = ()  # those that are served
         self._config = config
         self._sockets = sockets
@@ -63,11 +64,19 @@ class Endpoints:
 
     def foretell(self) -> None:
         """After the drop: says which files a reload will not be able to read."""
-        for path in sorted(self.paths):
+        for path in sorted(self.paths()):
             try:
                 os.close(self.open_file(path))
             except OSError as error:
                 line(f"a reload will not read {path} again: {error.strerror}")
+
+    def paths(self) -> frozenset[str]:
+        """Every file that the TLS options name, and what sni-dir has in it now."""
+        directory = self._config.sni_dir
+        with suppress(certificates.BadFile):  # it is told when the certificates are read
+            paths = {os.path.join(directory, name) for name in self._reader.names_in(directory, "sni-dir")}
+            self._in_directory = frozenset(path for path in paths if sites.is_in_directory(self._config, path))
+        return self._named | self._in_directory
 
     def open_file(self, path: str) -> int:
         """A descriptor for reading of a named file. Raises OSError."""
@@ -79,7 +88,7 @@ class Endpoints:
             return self.monitor.open(path)
 
     def _is_named(self, path: str) -> bool:
-        return path in self.paths or sites.is_in_directory(self._config, path)
+        return path in self._named or sites.is_in_directory(self._config, path)
 
     def remind(self) -> None:
         """Says which certificates are about to expire, or have."""
@@ -105,12 +114,8 @@ class Endpoints:
 
 
 def named_files(config: Config) -> frozenset[str]:
-    """Every file that the TLS options name, as they are written there, and what sni-dir has in it now."""
+    """Every file that the TLS options name, as they are written there."""
     names = {config.ssl_key_password_file, config.ssl_crl, config.sni_dir}
     for site in (*config.listeners, *config.sni, *config.sni2, *config.sni_regexp):
         names |= set(site.files)
-    if config.sni_dir:
-        with suppress(OSError):  # it is told when the names are read
-            paths = (os.path.join(config.sni_dir, name) for name in os.listdir(config.sni_dir))
-            names |= {path for path in paths if sites.is_in_directory(config, path)}
     return frozenset(names - {""})

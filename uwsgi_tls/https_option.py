@@ -93,9 +93,7 @@ def parse_https(text: str) -> HttpsListener:
 def parse_https2(text: str) -> HttpsListener:
     """Read comma-separated KEY=VALUE pairs; cert and key, and allow, may be given several times. Raises ValueError."""
     items = _items(text, ("addr",))
-    if not (items["addr"] and items["cert"] and items["key"]):
-        missing = " and ".join(name for name in ("addr", "cert", "key") if not items[name])
-        raise ValueError(f"{missing} must be given: addr=ADDRESS,cert=FILE,key=FILE")
+    _check_missing(items, "addr", "addr=ADDRESS,cert=FILE,key=FILE")
     site = _site(items)
     return HttpsListener(address=_address(_one(items, "addr")), text=text, option="https2", **site)
 
@@ -122,9 +120,7 @@ def parse_sni2(text: str) -> SniSite:
     Raises ValueError.
     """
     items = _items(text, ("name",))
-    if not (items["name"] and items["cert"] and items["key"]):
-        missing = " and ".join(name for name in ("name", "cert", "key") if not items[name])
-        raise ValueError(f"{missing} must be given: name=NAME,cert=FILE,key=FILE")
+    _check_missing(items, "name", "name=NAME,cert=FILE,key=FILE")
     names = tuple(dict.fromkeys(server_name(name) for name in items["name"]))
     return SniSite(names=names, text=text, option="sni2", **_site(items))
 
@@ -159,7 +155,7 @@ def _fields(text: str, syntax: str) -> dict[str, Any]:
     fields = text.split(",", 3)
     if len(fields) < 2:
         raise ValueError(f"the syntax is {syntax}")
-    if not fields[1] and fields[0].endswith(PKCS12_SUFFIXES):
+    if not fields[1] and _has_key_in_it(fields[0]):
         fields[1] = fields[0]  # it has the key in it
     for name, value in (("certificate", fields[0]), ("key", fields[1])):
         if not value:
@@ -193,11 +189,29 @@ def _items(text: str, first: tuple[str, ...]) -> Items:
     return items
 
 
+def _check_missing(items: Items, first: str, syntax: str) -> None:
+    has_keys = bool(items["cert"]) and all(map(_has_key_in_it, items["cert"]))
+    missing = " and ".join(
+        name for name in (first, "cert", "key") if not items[name] and not (name == "key" and has_keys)
+    )
+    if missing:
+        raise ValueError(f"{missing} must be given: {syntax}")
+
+
+def _has_key_in_it(certificate: str) -> bool:
+    return certificate.endswith(PKCS12_SUFFIXES)
+
+
+def _pairs(certificates: list[str], keys: list[str]) -> tuple[tuple[str, str], ...]:
+    """Each certificate with its key, in order; those that have it in them need none."""
+    rest = iter(keys)
+    if len(keys) == len([each for each in certificates if not _has_key_in_it(each)]):
+        return tuple((each, each if _has_key_in_it(each) else next(rest)) for each in certificates)
+    raise ValueError(f"there are {len(certificates)} cert and {len(keys)} key; each certificate has a key")
+
+
 def _site(items: Items) -> dict[str, Any]:
-    certificates, keys = items["cert"], items["key"]
-    if len(certificates) != len(keys):
-        raise ValueError(f"there are {len(certificates)} cert and {len(keys)} key; each certificate has a key")
-    site: dict[str, Any] = {"certificates": tuple(zip(certificates, keys, strict=True))}
+    site: dict[str, Any] = {"certificates": _pairs(items["cert"], items["key"])}
     for key, (field, convert) in _KEYS.items():
         if convert is not None and items[key]:
             site[field] = convert(_one(items, key))

@@ -6,6 +6,9 @@ until it parks again. Who takes it is decided by one `dict.pop`, which the inter
 neither a late event, nor a descriptor number used again, nor the sweep of deadlines can give one waiter to two
 threads (epoll(7), EPOLLONESHOT).
 
+What costs much and is no more urgent than what others wait for, the beginning of a handshake, is deferred until those
+have had their turn: a connection that is established hardly notices how many knock at the door.
+
 With one service thread the events stay level-triggered and registered, which saves a system call at each parking, and
 are taken in batches; with several each event is armed for one thread only and taken one by one.
 """
@@ -14,6 +17,7 @@ import heapq
 import itertools
 import select
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
@@ -25,6 +29,7 @@ GONE = select.EPOLLHUP | select.EPOLLERR
 
 SWEEP_SECONDS = 0.5
 BATCH_EVENTS = 64
+TURNS_PER_DEFERRED = 4  # where threads take events one by one and all of them are busy
 NEVER = float("inf")
 
 
@@ -54,7 +59,10 @@ class Lounge:
         self._given_up: set[int] = set()  # numbers closed since the batch at hand was fetched; only where it is alone
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
+        self._deferred: deque[Callable[[], None]] = deque()
+        self._turns = itertools.count(1)
         self._next_sweep = self.now + SWEEP_SECONDS
+        self.busy = not self._alone  # whether others may be waiting for the thread that asks
         self.closed = False
 
     def park(self, fd: int, waiter: Waiter, events: int) -> None:
@@ -105,6 +113,12 @@ class Lounge:
         """Has the service thread do `call` soon after `when` (time.monotonic() seconds); only where it is alone."""
         heapq.heappush(self._timers, (when, next(self._order), call))
 
+    def defer(self, fd: int, waiter: Waiter, call: Callable[[], None]) -> None:
+        """Has a service thread do `call` when others have had their turn; until then `waiter` is nobody's."""
+        if self._alone:
+            self.unwatch(fd, waiter)  # or what came would wake us again and again
+        self._deferred.append(call)
+
     def parked(self) -> list[Waiter]:
         """Those parked at this moment."""
         return list(self._parked.values())
@@ -119,6 +133,8 @@ class Lounge:
             given_up.clear()
             ready = poll(self._patience(), batch)
             self.now = time.monotonic()
+            if self._alone:
+                self.busy = len(ready) > 1 or bool(self._deferred)
             for fd, events in ready:
                 if fd in given_up:
                     continue  # meant for who had the number before; what is for its new owner comes again
@@ -132,8 +148,16 @@ class Lounge:
                 self._sweep(self.now)
             if between is not None:
                 between()
+            if self._deferred and (not ready or self._alone or next(self._turns) % TURNS_PER_DEFERRED == 0):
+                self._do_deferred()
+
+    def _do_deferred(self) -> None:
+        with suppress(IndexError):  # another thread was quicker
+            self._deferred.popleft()()
 
     def _patience(self) -> float:
+        if self._deferred:
+            return 0.0
         if self._timers:
             return max(0.0, min(self._timers[0][0] - time.monotonic(), SWEEP_SECONDS))
         return SWEEP_SECONDS

@@ -44,6 +44,8 @@ def run(config: Config) -> int:
     pidfile: Pidfile | None = None
     starter = daemon.Starter()
     endpoints = Endpoints(config, bound.https)
+    # Before the files are read: what changes while they are must not go unnoticed.
+    watch = Watch(endpoints.paths, endpoints.open_file) if config.touch_reload_certs else None
     try:
         served = endpoints.make(notes.append)
         if config.pidfile:
@@ -77,7 +79,7 @@ def run(config: Config) -> int:
             masters_own=lambda: close_masters_own(starter, pidfile, endpoints.monitor),
             daily=endpoints.remind,
             monitor=endpoints.monitor,
-            watch=Watch(endpoints.paths, endpoints.open_file) if config.touch_reload_certs else None,
+            watch=watch,
         ).run()
     except privileges.PrivilegeError as error:
         line(f"privileges were not given up: {error}")

@@ -34,18 +34,21 @@ class Monitor:
     channel: socket.socket
 
     def open(self, path: str) -> int:
-        """A descriptor of the named file `path`, or of a named directory. Raises OSError."""
+        """A descriptor of the named file `path`, or of a named directory.
+
+        Raises OSError; EPERM if nobody opens it for us, the monitor that has ended included.
+        """
         try:
             self.channel.send(os.fsencode(path))
             # MSG_CMSG_CLOEXEC: what an application starts must not have it.
             answer, fds, _, _ = socket.recv_fds(self.channel, REQUEST_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
             self.channel.close()  # a late answer would be taken for that of the next question
-            raise OSError(errno.EPIPE, f"the monitor does not answer ({error})") from None
+            raise OSError(errno.EPERM, f"the monitor does not answer ({error.strerror or error})") from None
         if answer == OPENED and fds:
             return fds[0]
         number, _, text = answer.decode("utf-8", "replace").partition(" ")
-        code = int(number) if number.isdigit() else errno.EPIPE
+        code = int(number) if number.isdigit() else errno.EPERM
         raise OSError(code, text or "the monitor has ended")
 
     def has_ended(self) -> bool:
@@ -71,11 +74,10 @@ def start(is_named: Callable[[str], bool], title_prefix: str) -> Monitor:
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(ANSWER_SECONDS)
-    master = os.getpid()
     pid = os.fork()
     if pid == 0:
         try:
-            _confine(master, theirs)
+            _confine(theirs)
             titles.set_title(title_prefix, "monitor (reads certificates and keys at a reload)")
             theirs.send(CONFINED)
             _serve(theirs, is_named)
@@ -93,9 +95,12 @@ def start(is_named: Callable[[str], bool], title_prefix: str) -> Monitor:
     return Monitor(pid, ours)
 
 
-def _confine(master: int, channel: socket.socket) -> None:
-    """Keeps what reading takes and gives the rest up: capabilities(7), CAP_DAC_READ_SEARCH."""
-    privileges.die_with_parent(master)
+def _confine(channel: socket.socket) -> None:
+    """Keeps what reading takes and gives the rest up: capabilities(7), CAP_DAC_READ_SEARCH.
+
+    It is the end of the channel that tells of the master's: a signal at the death of a parent that has lost root would
+    not reach a process of root (kill(2), of which PR_SET_PDEATHSIG makes no exception).
+    """
     daemon.leave_terminal()  # it is the master that is told by Ctrl-C
     privileges.close_inherited({channel.fileno()})
     for fd in (1, 2):

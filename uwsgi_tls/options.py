@@ -156,8 +156,8 @@ class Config:
     )
     sni: tuple[SniSite, ...] = _list(
         SNI_SYNTAX, parse_sni, TLS,
-        "for clients that ask for NAME; *.NAME is one label more, what is exact counts before it, and a name with a"
-        " client CA is served to nobody who asked for another",
+        "what clients get that ask for NAME, at every https; *.NAME stands for one label more, exact names count first;"
+        " where it asks clients for other certificates than the rest, it is not reached by another name (421)",
         note="matches without regard to case; a file that is missing is an error",
     )  # fmt: skip
     sni2: tuple[SniSite, ...] = _list(
@@ -171,13 +171,15 @@ class Config:
     )  # fmt: skip
     sni_dir: str = _text(
         "DIR", TLS,
-        "every NAME.crt in DIR with its NAME.key is a sni, and NAME.ca asks its clients for certificates; _.NAME is"
-        " a wildcard",
+        "every NAME.crt in DIR with its NAME.key is a sni; NAME.ca asks its clients for certificates; _.NAME.crt is for"
+        " *.NAME",
         note="read at start and reload, not when a client asks",
     )  # fmt: skip
     sni_dir_ciphers: str = _text("CIPHERS", TLS, "the ciphers of the names in sni-dir")
     sni_strict: bool = _flag(
-        False, TLS, "refuse clients that ask for a name which is none of these; who asks for none is served",
+        False, TLS,
+        "refuse clients that ask for a name which is none of these and not in the listener's own certificate; who asks"
+        " for none is served",
         note="not in uWSGI",
     )  # fmt: skip
     tls_profile: str = _text(

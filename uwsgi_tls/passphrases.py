@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
 from uwsgi_tls.certificates import BadFile, Read
 
@@ -39,8 +40,9 @@ class Passphrases:
         if self._command:
             yield self._keep(key, self._run(key))
         elif not self._file and sys.stdin is not None and sys.stdin.isatty():
-            for _ in range(PROMPTS):
-                yield self._keep(key, os.fsencode(getpass.getpass(f"Passphrase of {key}: ")))
+            with suppress(EOFError):  # Ctrl-D: there is none
+                for _ in range(PROMPTS):
+                    yield self._keep(key, os.fsencode(getpass.getpass(f"Passphrase of {key}: ")))
 
     def _keep(self, key: str, passphrase: bytes) -> bytes:
         self._told.setdefault(key, []).append(passphrase)

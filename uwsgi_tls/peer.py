@@ -26,6 +26,7 @@ SANS_MAX = 64  # alternative names that become variables: uWSGI takes 127 variab
 _CERTIFICATE = "HTTPS_CLIENT_CERTIFICATE"
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _SAN_KINDS = (("DNS", x509.DNSName), ("Email", x509.RFC822Name), ("URI", x509.UniformResourceIdentifier))
+_UNREADABLE = (ValueError, x509.InvalidVersion)  # what OpenSSL has verified, cryptography may be too strict to read
 
 Variables = tuple[tuple[str, str], ...]
 
@@ -105,8 +106,8 @@ def _asked_for(conn: SSL.Connection, sni: str) -> str:
 def identity_fields(variables: Variables) -> Variables:
     """The header fields that tell an HTTP server who the client is, of a connection with these variables.
 
-    That is Client-Cert of RFC 9440, if a certificate was verified. Client-Cert-Chain is not sent: a resumed session does
-    not know the chain any more.
+    That is Client-Cert of RFC 9440, if a certificate was verified. Client-Cert-Chain is not sent: a resumed session
+    does not know the chain any more.
     """
     for name, value in variables:
         if name == _CERTIFICATE:
@@ -165,7 +166,7 @@ def _spki(der: bytes) -> str:
     try:
         key = x509.load_der_x509_certificate(der).public_key()
         return hashlib.sha256(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).hexdigest()
-    except (ValueError, TypeError, UnsupportedAlgorithm):  # a key of a kind that it does not know
+    except (*_UNREADABLE, TypeError, UnsupportedAlgorithm):  # a key of a kind that it does not know
         return ""
 
 
@@ -178,7 +179,7 @@ def _alternative_names(der: bytes) -> dict[str, list[str]]:
         extensions = x509.load_der_x509_certificate(der).extensions
         sans = extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         found = {word: list(map(str, sans.get_values_for_type(kind))) for word, kind in _SAN_KINDS}
-    except (x509.ExtensionNotFound, ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except (*_UNREADABLE, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         found = {word: [] for word, _ in _SAN_KINDS}
     return {word: [name for name in names if _is_visible(name)] for word, names in found.items()}
 

@@ -62,7 +62,7 @@ class Endpoint:
     hosts: Names[bytes] | None = None  # the client policy of each Host of the listener; None: they have all the same
     names: "Names[Endpoint | None] | None" = None  # who answers instead to whom asks for a name; None: nobody ever does
     by_name: bool = False  # the name has decided that it is this one
-    strict: bool = False  # whoever asks for a name that nobody has is refused
+    own_names: Names[bool] | None = None  # with sni-strict: who asks for another name than these is refused
 
     def is_misdirected(self, host: str) -> bool:
         """Whether a request for `host`, as its Host field has it, asks for what its client has not shown here."""

@@ -45,7 +45,10 @@ def check_client_options(config: Config, sites: Sequence[Site]) -> None:
     if any(site.client_ca for site in sites):
         return
     cause = "no client is asked for a certificate: no https or sni has a client CA"
-    for option, value in (("client-allow", " ".join(map(str, config.client_allow))), ("ssl-crl", config.ssl_crl)):
+    for option, value in (
+        ("client-allow", " ".join(f"{rule.kind}:{rule.value}" for rule in config.client_allow)),
+        ("ssl-crl", config.ssl_crl),
+    ):
         if value:
             raise ConfigError(option, value, cause, config.origins.get(option, ""))
 

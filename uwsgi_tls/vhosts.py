@@ -5,13 +5,14 @@ that began elsewhere can be resumed there, whatever its client shows (CVE-2025-2
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from uwsgi_tls import certificates, contexts, sites
 from uwsgi_tls.certificates import BadFile, CertificateInfo, Material, Passphrases, Read
 from uwsgi_tls.errors import ConfigError
-from uwsgi_tls.https_option import HttpsListener, Site, SniSite
+from uwsgi_tls.https_option import HttpsListener, Site, SniSite, server_name
 from uwsgi_tls.names import Names
 from uwsgi_tls.options import Config
 from uwsgi_tls.service import Endpoint
@@ -97,7 +98,8 @@ def endpoint(loaded: Loaded, number: int, name: str, port: str) -> Endpoint:
         for (site, its), (_, policy) in zip(loaded.named, policies, strict=True)
     ]
     mine = one(own, material, default, "")
-    return replace(mine, names=_names(others, None), strict=loaded.strict) if others or loaded.strict else mine
+    names = _names(others, None) if others else None
+    return replace(mine, names=names, own_names=_own_names(material) if loaded.strict else None)
 
 
 def _names(pairs: Iterable[tuple[SniSite, T]], default: T) -> Names[T]:
@@ -109,9 +111,19 @@ def _names(pairs: Iterable[tuple[SniSite, T]], default: T) -> Names[T]:
     return names
 
 
+def _own_names(material: Material) -> Names[bool]:
+    """The names in a listener's own certificates, which are known without any sni."""
+    names = Names(False)
+    for name in (name for credential in material.credentials for name in credential.info.names):
+        with suppress(ValueError):  # an address
+            names.add([server_name(name)], True)
+    return names
+
+
 def _weak_ciphers(every: Iterable[Site]) -> Iterable[str]:
     for site in every:
         found = contexts.weak_suites(site)
         if found:
+            where = f"{site.option} = {site.text}"
             which = f"{len(found)} TLS 1.2 suites without forward secrecy or in CBC mode, such as {found[0]}"
-            yield f"ciphers {site.ciphers} ({site.option} = {site.text}) allow {which}; without ciphers none is"
+            yield f"ciphers {site.ciphers} ({where}) allow {which}; the profile {site.profile} does not"

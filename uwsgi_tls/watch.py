@@ -1,8 +1,8 @@
 """Notices that named files have changed, by looking at them now and then (`touch-reload-certs`).
 
 A certificate and its key are replaced one after the other, so a change counts once nothing has changed since the look
-before. What is compared is what stat(2) says, of the file that a link leads to at that moment; of a directory, its
-names. Looking is left to a callable, since some files can be seen by root alone.
+before. What is compared is what stat(2) says, of the file that a link leads to at that moment. Opening is left to a
+callable, since some files can be seen by root alone; what nobody may look at any more counts as it was.
 """
 
 import os
@@ -12,15 +12,17 @@ from collections.abc import Callable, Iterable
 LOOK_SECONDS = 1.0
 
 Open = Callable[[str], int]  # a descriptor of the file or directory, or OSError
-State = tuple[object, ...]
+State = tuple[int | None, ...]
 
 
 class Watch:
     """The files of one configuration, as they were when it was read."""
 
-    def __init__(self, paths: Iterable[str], open_file: Open) -> None:
-        self._paths = tuple(dict.fromkeys(paths))
+    def __init__(self, paths: Callable[[], Iterable[str]], open_file: Open) -> None:
+        """`paths` is asked at each look, since a directory may have more files or fewer by then."""
+        self._paths = paths
         self._open = open_file
+        self._seen: dict[str, State | None] = {}
         self._known = self._seen = self._look()
 
     def has_changed(self) -> bool:
@@ -33,19 +35,23 @@ class Watch:
         self._known = now
         return True
 
-    def _look(self) -> State:
-        return tuple(_state(path, self._open) for path in self._paths)
+    def _look(self) -> dict[str, State | None]:
+        return {path: _state(path, self._open) or self._seen.get(path) for path in self._paths()}
 
 
-def _state(path: str, open_file: Open) -> State:
+def _state(path: str, open_file: Open) -> State | None:
+    """What can be compared; None where it may not be looked at."""
     try:
         fd = open_file(path)
+    except PermissionError:
+        return None
     except OSError as error:
         return (error.errno,)
     try:
         status = os.fstat(fd)
-        names = sorted(os.listdir(fd)) if stat.S_ISDIR(status.st_mode) else []
-        return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, *names)
+        if stat.S_ISDIR(status.st_mode):  # whose files are looked at one by one
+            return (status.st_dev, status.st_ino)
+        return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     except OSError as error:
         return (error.errno,)
     finally:

@@ -748,8 +748,8 @@ def test_what_a_worker_holds(tmp_path: Path) -> None:
             assert str(pidfile) not in held
             sockets = [name for name in held if name.startswith("socket:")]
             channels.append(set(sockets))
-            # stdin; stdout, stderr and the log, which are the test's pipe; the lounge's epoll and the accept loop's two; the
-            # wakeup pipe's two ends; the listener and the channel to the master.
+            # stdin; stdout, stderr and the log, which are the test's pipe; the epoll of the lounge and the two of the accept loop;
+            # the wakeup pipe's two ends; the listener and the channel to the master.
             assert sorted(kinds) == sorted(
                 ["/dev/null", *["pipe:"] * 5, *["anon_inode:[eventpoll]"] * 3, *["socket:"] * 2]
             ), held

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import re
+import signal
 import socket
 import ssl
 import subprocess
@@ -343,7 +345,7 @@ def test_strict_refuses_unknown_names(strict: Scene) -> None:
 
 
 def test_strict_serves_known_names_and_none(strict: Scene) -> None:
-    for name, shown in [*WHO, (None, "default.lab")]:
+    for name, shown in [*WHO, (None, "default.lab"), ("default.lab", "default.lab")]:
         assert Tls().ask(strict.first, name).name == shown
     assert Tls(pki().client).ask(strict.first, "secret.lab").status == 200
     assert Tls().ask(strict.first, "secret.lab").error == NO_CERTIFICATE[TLS_1_3]
@@ -378,7 +380,7 @@ def test_strict_as_openssl_sees_it(strict: Scene) -> None:
         (["--sni-dir", "no-key"], r"sni-dir = no-key: key no-key/a\.lab\.key: no such file"),
         (["--sni-dir", "bad-ca"], r"sni-dir = bad-ca: client CA bad-ca/a\.lab\.ca: is not PEM"),
         (["--sni-dir", "no-name"], r"sni-dir = no-name: a b\.crt: 'a b' is no server name"),
-        (["--client-allow", "cn:x"], r"client-allow = .*no client is asked for a certificate"),
+        (["--client-allow", "cn:x"], r"client-allow = cn:x: no client is asked for a certificate"),
         (["--ssl-crl", "x.crl"], r"ssl-crl = x\.crl: no client is asked for a certificate"),
     ],
 )  # fmt: skip
@@ -398,6 +400,45 @@ def test_a_start_that_is_refused(more: list[str], line: str, public_directory: P
         assert daemon.wait() == 1
     (said,) = daemon.lines
     assert re.match(f"uwsgi-tls: {line}", said), said
+
+
+# --- reloads ------------------------------------------------------------------------------------------------
+
+
+def test_names_come_and_go_with_a_reload(public_directory: Path) -> None:
+    """A directory that is wrong changes nothing."""
+    directory = public_directory / "names"
+    directory.mkdir()
+    host = loopback()
+    client = Tls(checks_name=False)
+
+    def put(name: str) -> None:
+        made = issue(public_directory, name, common_name(name), pki().ca, usage=[SERVER], sans=[x509.DNSName(name)])
+        for file in (made.crt, made.key_file):
+            Path(file).chmod(0o644)  # a monitor reads no key below /tmp, so the user must be able to
+            Path(file).rename(directory / Path(file).name)
+
+    def reload(line: str) -> None:
+        os.kill(daemon.pid, signal.SIGHUP)
+        daemon.wait_for_line(line)
+
+    put("a.lab")
+    server = pki().server_ec
+    (public_directory / "x.crt").write_text(server.pem)
+    (public_directory / "x.key").write_bytes(Path(server.key_file).read_bytes())
+    (public_directory / "x.key").chmod(0o644)
+    https = f"{host}:{PORT},{public_directory}/x.crt,{public_directory}/x.key"
+    with uwsgi_tls(*USER, "--https", https, "--sni-dir", str(directory)) as daemon:
+        daemon.wait_for_line("generation 1 is serving")
+        names = ("a.lab", "b.lab")
+        assert [client.ask((host, PORT), name).name for name in names] == ["a.lab", "server.lab"]
+        put("b.lab")
+        (directory / "a.lab.crt").unlink()
+        reload("generation 2 is serving")
+        assert [client.ask((host, PORT), name).name for name in names] == ["server.lab", "b.lab"]
+        (directory / "c.lab.crt").write_text("nothing\n")
+        reload(r"reload failed, generation 2 stays: sni-dir = .*: certificate .*/c\.lab\.crt: is not PEM")
+        assert [client.ask((host, PORT), name).name for name in names] == ["server.lab", "b.lab"]
 
 
 # --- what is said about names ----------------------------------------------------------------------------
@@ -425,7 +466,7 @@ def test_check_says_who_gets_what(public_directory: Path) -> None:
         "TLS 1.3, profile modern\n",
         "TLS 1.2, profile intermediate, ciphers ECDHE-ECDSA-AES256-GCM-SHA384\n",
         "sni-regexp for ~ ^R[0-9]\\.lab$\n",
-        "any other name is refused ",
+        "any other name than these and those of a listener's own certificate is refused ",
     ):
         assert said in text, f"{said}\n\n{text}"
 

@@ -1,1 +1,1 @@
-"""What answers requests: a uwsgi-protocol server behind us, a WSGI application in the worker, or the built-in page."""
+"""What answers requests: servers behind us (uwsgi protocol or HTTP), a WSGI application in the worker, or the built-in page."""

@@ -1,0 +1,253 @@
+"""endpoints.py: which files are the configuration's, what a reload does with them, and what is said of their dates.
+
+A master that has been taken over is played by a forked child: it has started the monitor, lost root, and asks.
+"""
+
+import errno
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from forked import in_child
+from pki import SERVER, common_name, issue, key_pem, pki, write_secret
+
+from uwsgi_tls import certificates, config, endpoints, privileges
+from uwsgi_tls.endpoints import Endpoints
+from uwsgi_tls.errors import ConfigError
+from uwsgi_tls.passphrases import Passphrases
+from uwsgi_tls.privileges import Identity
+from uwsgi_tls.worker import Listener
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to keep")
+
+WWW = Identity("www-data", 33, 33, (33,))
+NOT_NAMED = [errno.EPERM, "the configuration does not name it"]
+
+
+@pytest.fixture
+def own() -> Iterator[Path]:
+    """A directory of root's own with a site, one more in sni-dir, and files that are nobody's business."""
+    with tempfile.TemporaryDirectory(dir="/root" if os.geteuid() == 0 else None) as name:
+        directory = Path(name)
+        (directory / "sites").mkdir()
+        issue(directory, "s", common_name("server.lab"), pki().ca)
+        issue(directory / "sites", "first.lab", common_name("first.lab"), pki().ca)
+        for file in ("ca.crt", "crl.pem", "passwords", "other.key", "sites/notes.txt", "sites/.hidden"):
+            (directory / file).write_text(f"content of {file}")
+            os.chmod(directory / file, 0o600)
+        yield directory
+
+
+def make(directory: Path, *more: str) -> Endpoints:
+    """The endpoints of a configuration that names those files; none of them has a socket yet."""
+    words = ["--https", f":0,{directory}/s.crt,{directory}/s.key,,{directory}/ca.crt", "--ssl-crl"]
+    words += [f"{directory}/crl.pem", "--sni-dir", f"{directory}/sites"]
+    words += ["--ssl-key-password-file", f"{directory}/passwords", *more]
+    return Endpoints(config.load(words, {}), [])
+
+
+# --- which files -------------------------------------------------------------------------------
+
+
+def test_every_file_that_is_named(own: Path) -> None:
+    found = {os.path.relpath(path, own) for path in make(own).paths()}
+    sites = {"sites", "sites/first.lab.crt", "sites/first.lab.key"}
+    assert found == {"s.crt", "s.key", "ca.crt", "crl.pem", "passwords", *sites}
+
+
+def test_what_has_come_into_the_directory_and_gone(own: Path) -> None:
+    served = make(own)
+    before = served.paths()
+    new = own / "sites" / "new.lab.key"
+    new.touch()
+    assert served.paths() == before | {str(new)}
+    new.unlink()
+    assert served.paths() == before
+
+
+def taken_over(own: Path, ask: Callable[[Callable[[str], object]], object]) -> Any:
+    """What `ask` returns in a master that has lost root; it is given a way to ask the monitor for a path."""
+    served = make(own)
+
+    def child() -> object:
+        served.start_monitor()
+        privileges.drop(WWW)
+        privileges.harden(no_new_privs=True)
+
+        def asked(path: str) -> object:
+            assert served.monitor is not None
+            try:
+                fd = served.monitor.open(path)
+            except OSError as error:
+                return [error.errno, error.strerror]
+            status = os.fstat(fd)
+            os.close(fd)
+            return "opened" if (status.st_dev, status.st_ino) == known.get(path) else "another file"
+
+        return ask(asked)
+
+    known = {}
+    for path in [*own.rglob("*"), own]:
+        status = path.stat()
+        known[str(path)] = (status.st_dev, status.st_ino)
+    return in_child(child)
+
+
+@needs_root
+def test_a_master_that_was_taken_over_gets_what_it_had_anyway(own: Path) -> None:
+    (own / "sites" / "later.lab.key").write_text("as a name that is added")
+    paths = [*make(own).paths()]
+    assert taken_over(own, lambda asked: {path: asked(path) for path in paths}) == dict.fromkeys(paths, "opened")
+
+
+OTHERS = [
+    "/etc/shadow",
+    "/root/.ssh/id_rsa",
+    "{own}",
+    "{own}/other.key",
+    "{own}/./s.key",
+    "{own}//s.key",
+    "{own}/s.key/../other.key",
+    "{own}/sites/..",
+    "{own}/sites/../other.key",
+    "{own}/sites/../s.key",
+    "{own}/sites/notes.txt",
+    "{own}/sites/.hidden",
+    "{own}/sites/./first.lab.key",
+    "{own}/sites/first.lab.key/../../other.key",
+    "{own}/sites/sub/dir.key",
+    "/proc/self/mem",
+    "/proc/self/root{own}/s.key",
+    "s.key",
+    ".",
+]
+
+
+@needs_root
+def test_and_nothing_else(own: Path) -> None:
+    (own / "sites" / "sub").mkdir()
+    (own / "sites" / "sub" / "dir.key").write_text("one floor too deep")
+    paths = [path.format(own=own) for path in OTHERS]
+    answers = taken_over(own, lambda asked: [asked(path) for path in [*paths, f"{own}/s.key"]])
+    assert answers == [NOT_NAMED] * len(paths) + ["opened"]
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["s.key", "sites/first.lab.key", "sites/new.lab.key"])
+@pytest.mark.parametrize("kind", ["symbolic link", "hard link", "FIFO"])
+def test_what_a_user_has_planted(own: Path, name: str, kind: str) -> None:
+    """In a directory that is the user's (as a web server's account often owns its sni-dir), nothing is opened as root,
+    be it what it was or a way to another file."""
+    planted = own / name
+    planted.unlink(missing_ok=True)
+    match kind:
+        case "symbolic link":
+            planted.symlink_to("/etc/shadow")
+        case "hard link":
+            os.link(own / "other.key", planted)
+        case "FIFO":
+            os.mkfifo(planted, 0o600)
+    os.chown(planted.parent, 33, 33)
+    code, text = taken_over(own, lambda asked: asked(str(planted)))
+    assert code == errno.EPERM
+    assert f"others than root may change {planted.parent}" in text
+
+
+@needs_root
+@pytest.mark.parametrize("name", ["sites/fifo.key", "sites/dir.key", "sites/null.key"])
+def test_what_is_no_file(own: Path, name: str) -> None:
+    """Though it be root who put it there: to open a FIFO or a device may wait, or do something."""
+    match name:
+        case "sites/fifo.key":
+            os.mkfifo(own / name)
+        case "sites/null.key":
+            (own / name).symlink_to("/dev/null")
+        case "sites/dir.key":
+            (own / name).mkdir()
+    answer = taken_over(own, lambda asked: asked(str(own / name)))
+    if name == "sites/dir.key":
+        assert answer == "opened"  # its names, which are no keys
+    else:
+        assert answer == [errno.EPERM, "is neither a regular file nor a directory"]
+
+
+# --- what is said of dates ----------------------------------------------------------------------
+
+
+def expiring(directory: Path, days: int) -> Endpoints:
+    """A site whose certificate is good for so many days more."""
+    site = issue(directory, "a", common_name("server.lab"), pki().ca, usage=[SERVER], days=(-30, days))
+    served = Endpoints(config.load(["--https", f":0,{site.crt},{site.key_file}"], {}), [])
+    served.make(lambda text: None)
+    return served
+
+
+@pytest.mark.parametrize(
+    ("days", "said"),
+    [(10, r"certificate .*/a\.crt: expires on 20\d\d-\d\d-\d\d \d\d:\d\d UTC"), (-1, "has expired on 20"), (30, "")],
+)
+def test_the_daily_reminder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int, said: str) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(endpoints, "line", lines.append)
+    expiring(tmp_path, days).remind()
+    assert len(lines) == bool(said)
+    assert not said or re.search(said, lines[0])
+
+
+def test_the_reminder_is_of_what_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reload that fails leaves the certificate as it was, and so does the reminder; one that works silences it."""
+    served = expiring(tmp_path, 10)
+    lines: list[str] = []
+    monkeypatch.setattr(endpoints, "line", lines.append)
+    key = tmp_path / "a.key"
+    good = key.read_bytes()
+    issue(tmp_path, "a", common_name("server.lab"), pki().ca, usage=[SERVER])
+    fresh = key.read_bytes()
+    key.write_bytes(good)
+    with pytest.raises(ConfigError, match="does not match"):
+        served.remake([])
+    served.remind()
+    assert len(lines) == 1
+    key.write_bytes(fresh)
+    served.remake([])
+    lines.clear()
+    served.remind()
+    assert lines == []
+
+
+# --- what a reload does -------------------------------------------------------------------------
+
+
+def test_what_may_not_be_read_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served = expiring(tmp_path, 100)
+    lines: list[str] = []
+    monkeypatch.setattr(endpoints, "line", lines.append)
+
+    def refuse(path: str) -> int:
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr(certificates, "open_file", refuse)
+    present: list[Listener] = []
+    assert served.remake(present) is present
+    (said,) = lines
+    assert said.startswith("certificates and keys stay as they were: https = ")
+    served.foretell()
+    assert [each for each in lines if each.endswith("a.key again: no")]
+
+
+def test_nobody_is_asked_at_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By then there is no terminal, and no right to start a command."""
+    served = expiring(tmp_path, 100)
+
+    def ask(self: Passphrases, key: str) -> bytes:
+        raise AssertionError("was asked")
+
+    monkeypatch.setattr(Passphrases, "_run", ask)
+    served._passphrases._command = "ask"
+    write_secret(tmp_path / "a.key", key_pem(pki().client.key, b"secret"))
+    with pytest.raises(ConfigError, match="the key is encrypted"):
+        served.remake([])
