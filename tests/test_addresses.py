@@ -27,6 +27,9 @@ GOOD: list[tuple[str, Address, str]] = [
     ("fd://3", FdAddress(3), "fd://3"),
     ("=0", SharedAddress(0), "=0"),
     ("=12", SharedAddress(12), "=12"),
+    ("=web", SharedAddress("web"), "=web"),
+    ("=uwsgi-tls@a.socket", SharedAddress("uwsgi-tls@a.socket"), "=uwsgi-tls@a.socket"),
+    ("=my\\x2dsite.socket", SharedAddress("my\\x2dsite.socket"), "=my\\x2dsite.socket"),
 ]
 
 BAD = [
@@ -62,7 +65,10 @@ BAD = [
     ("/" + "é" * 54, "longer than 107 bytes"),
     ("=", "is not =N"),
     ("=-1", "is not =N"),
-    ("=abc", "is not =N"),
+    ("=a b", "is not =N"),
+    ("=a:b", "is not =N"),
+    ("=" + "a" * 256, "is not =N"),
+    ("=-web", "nor =NAME"),
     ("=0junk", "is not =N"),
     ("= 0", "is not =N"),
     ("=0 ", "is not =N"),

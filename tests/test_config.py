@@ -282,7 +282,11 @@ BAD: list[tuple[str, Sequence[str], str]] = [
         ["--https", "=0,a"],
         "https = =0,a: the syntax is ADDRESS,CERTIFICATE,KEY[,CIPHERS[,[!]CLIENT_CA]] (command line)",
     ),
-    ("", ["--https", "=x,a,b"], "https = =x,a,b: '=x' is not =N with the number N of a shared socket (command line)"),
+    (
+        "",
+        ["--https", "=-,a,b"],
+        "https = =-,a,b: '=-' is not =N with the number N of a shared socket, nor =NAME (command line)",
+    ),
     (
         "",
         ["--https", ":1,a,b,HIGH,!aNULL"],

@@ -64,7 +64,7 @@ BAD_HTTPS = [
     ("", "the syntax is ADDRESS,CERTIFICATE,KEY"),
     ("=0,foobar.crt", "the syntax is ADDRESS,CERTIFICATE,KEY"),
     (",a,b", "the address is empty"),
-    ("=x,a,b", "is not =N"),
+    ("=-x,a,b", "is not =N"),
     ("=0,,b", "the certificate file is empty"),
     ("=0,a,", "the key file is empty"),
     ("=0,a,b,HIGH,", "the client CA is empty"),

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from uwsgi_tls import listeners
-from uwsgi_tls.addresses import SharedAddress, TcpAddress
+from uwsgi_tls.addresses import FdAddress, SharedAddress, TcpAddress
 from uwsgi_tls.converters import SharedSocket, shared_socket
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import HttpsListener, parse_https
@@ -352,6 +352,45 @@ def test_a_connection_is_no_listener() -> None:
     with ours, theirs:
         error = refusal(config((), (f"fd://{ours.fileno()}",)))
         assert error.cause.endswith("is a connection, not a listening socket")
+
+
+# Names
+
+
+def test_a_shared_socket_is_found_by_its_name() -> None:
+    settings = config(("127.0.0.1:0", "web=127.0.0.2:0"), ("=web", "=0"))
+    with bound_to(settings) as (bound, lines):
+        name, fd = bound.shared[1].name, bound.shared[1].socket.fileno()
+        assert [https.shared for https in bound.https] == [1, 0]
+        assert bound.https[0].socket is bound.shared[1].socket
+        assert lines[1] == f"uwsgi shared socket 1 (web) bound to TCP address {name} fd {fd}"
+        assert lines[2] == f"https listener 0 -> shared socket 1 ({name}, fd {fd})"
+
+
+@pytest.mark.parametrize(
+    ("shared", "https", "cause"),
+    [
+        ((), ("=web",), "there is no shared socket web; none has a name"),
+        (("127.0.0.1:0",), ("=web",), "there is no shared socket web; none has a name"),
+        (("a=127.0.0.1:0", "b=127.0.0.1:0"), ("=A",), "there is no shared socket A; the names are a, b"),
+        (("a=127.0.0.1:0", "a=127.0.0.2:0"), ("=a",), "2 shared sockets have that name; use =0 or =1"),
+        (("a=127.0.0.1:0",), ("=0", "=a"), "=0 is already used by https = =0,x.crt,x.key"),
+    ],
+)
+def test_a_name_that_means_no_socket_or_a_taken_one(
+    shared: tuple[str, ...], https: tuple[str, ...], cause: str
+) -> None:
+    assert refusals(config(shared, https)) == {cause}
+
+
+def test_a_passed_socket_that_is_none_is_the_manager_s_mistake() -> None:
+    fd = no_socket()
+    passed = SharedSocket(FdAddress(fd), "2, names web:log", "environment", name="log", option="LISTEN_FDS")
+    error = refusal(Config(shared_socket=(passed,)))
+    cause = f"fd://{fd}: descriptor {fd} is not a socket"
+    assert str(error) == f"LISTEN_FDS = 2, names web:log: {cause} (environment)"
+    assert refusals(Config(shared_socket=(passed,))) == {cause}
+    os.close(fd)
 
 
 # Refusals

@@ -255,6 +255,30 @@ def test_between_turns() -> None:
     assert count[-1] == 1
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_it_gives_signs_of_life(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With each sweep, also when nobody is there; and none when no thread serves."""
+    monkeypatch.setattr(lounge, "SWEEP_SECONDS", 0.02)
+    beats, many = list[float](), threading.Event()
+
+    def beat(now: float) -> None:
+        beats.append(now)
+        if len(beats) == 5:
+            many.set()
+
+    room = Lounge(threads, beat)
+    assert not many.wait(0.2)
+    service = [threading.Thread(target=room.serve, daemon=True) for _ in range(threads)]
+    began = time.monotonic()
+    for thread in service:
+        thread.start()
+    assert many.wait(SECONDS)
+    room.closed = True
+    for thread in service:
+        thread.join(SECONDS)
+    assert began <= min(beats) <= max(beats) <= time.monotonic()
+
+
 # --- one batch, one descriptor number, two waiters --------------------------------------------
 
 

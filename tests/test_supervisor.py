@@ -9,7 +9,7 @@ import fcntl
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import NoReturn
 
@@ -71,7 +71,7 @@ class Fleet(Supervisor):
         self.spawned.append((number, self._coming))
         pid = len(self.theirs) + 1
         ours, self.theirs[pid] = socket.socketpair()
-        self._workers[pid] = Worker(number, self._coming, pid, ours, self.clock.monotonic())
+        self._workers[pid] = Worker(number, self._coming, pid, ours, self.clock.monotonic(), self._scoreboard.take())
 
     def _signal(self, child: Worker, number: signal.Signals) -> None:
         self.signals.append((child.number, number.name))
@@ -414,6 +414,176 @@ def test_a_pending_replacement_is_overtaken_by_a_reload(fleet: Fleet, clock: Clo
     clock.now += 60
     fleet._keep_time()
     assert fleet.numbers() == [(1, 2), (2, 2)]
+
+
+# --- the service manager ----------------------------------------------------------------------
+
+
+class Manager:
+    """What the service manager is told."""
+
+    watchdog, moment = 20.0, float("inf")
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.alive: bool | None = None
+
+    def enter(self, state: str, status: str) -> None:
+        assert status.startswith(f"{state}: generation ")
+        self.told.append(status)
+
+    def keep_time(self, now: float, is_alive: Callable[[], bool]) -> None:
+        self.alive = is_alive()
+
+
+@pytest.fixture
+def manager(fleet: Fleet) -> Manager:
+    manager = fleet._notifier = Manager()  # type: ignore[assignment]
+    for child in fleet._workers.values():
+        child.slot.beat(fleet.clock.now)
+    return manager
+
+
+def test_the_manager_is_told_of_the_start_once_it_serves(starting: Fleet) -> None:
+    manager = starting._notifier = Manager()  # type: ignore[assignment]
+    starting.gets_ready(starting.of(1), starting.of(2))
+    starting.dies(starting.of(1))  # which was ready, so it is replaced: no failed start
+    assert [status.partition(";")[0] for status in manager.told] == ["starting: generation 1, workers 3"]
+    starting._keep_time()
+    starting.gets_ready(starting.of(1), starting.of(3))
+    assert manager.told[1:] == ["serving: generation 1, workers 3"]
+    assert starting.reports == [0]
+
+
+def test_a_failed_start_is_told(starting: Fleet) -> None:
+    manager = starting._notifier = Manager()  # type: ignore[assignment]
+    starting.dies(starting.of(2), DIED_OF_22)
+    assert manager.told == [
+        "stopping: generation 1, workers 3; last failure: worker 2 (pid: 2) could not start (exit 22)"
+    ]
+
+
+def test_a_reload_is_told_before_and_after(fleet: Fleet, manager: Manager) -> None:
+    fleet._reopen = lambda present: manager.told.append("files are read") or present  # type: ignore[func-returns-value]
+    fleet._take(signal.SIGHUP)
+    assert manager.told == ["reloading: generation 1, workers 2", "files are read"]
+    fleet.gets_ready(fleet.of(1, 2))
+    assert len(manager.told) == 2
+    fleet.gets_ready(fleet.of(2, 2))
+    assert manager.told[2:] == ["serving: generation 2, workers 2"]
+
+
+def test_one_that_had_to_wait_is_told_when_it_begins(fleet: Fleet, manager: Manager) -> None:
+    """With Type=notify-reload the manager waits for a RELOADING that is younger than its signal."""
+    fleet._take(signal.SIGHUP)
+    fleet._take(signal.SIGHUP)
+    fleet.gets_ready(*fleet._workers.values())
+    fleet.gets_ready(*fleet._workers.values())
+    states = [status.partition(":")[0] for status in manager.told]
+    assert states == ["reloading", "serving", "reloading", "serving"]
+
+
+def test_a_reload_that_cannot_be_is_told_too(fleet: Fleet, manager: Manager) -> None:
+    fleet.reopen_fails = "key: does not match"
+    fleet._take(signal.SIGHUP)
+    assert manager.told[0] == "reloading: generation 1, workers 2"
+    assert manager.told[1].startswith(
+        "serving: generation 1, workers 2; last failure: reload failed, generation 1 stays"
+    )
+    fleet.reopen_fails = ""
+    fleet._take(signal.SIGHUP)
+    fleet.dies(fleet.of(1, 2), DIED_OF_22)
+    assert manager.told[3].startswith(
+        "serving: generation 1, workers 2; last failure: reload failed, generation 1 stays"
+    )
+    assert len(manager.told) == 4
+    for child in [child for child in fleet._workers.values() if child.retiring]:
+        fleet.dies(child)
+    fleet._take(signal.SIGHUP)
+    fleet.gets_ready(*fleet._workers.values())
+    assert "last failure" not in manager.told[-1]
+
+
+def test_deaths_numbers_and_the_end_are_told(fleet: Fleet, manager: Manager) -> None:
+    pid = fleet.of(1).pid
+    fleet.dies(fleet.of(1))
+    failure = f"last failure: worker 1 (pid: {pid}) died (killed by signal 9); a new one comes in 0 seconds"
+    fleet._keep_time()
+    fleet.gets_ready(fleet.of(1))
+    fleet._take(signal.SIGTTIN)
+    fleet._take(signal.SIGTERM)
+    assert manager.told == [
+        f"serving: generation 1, workers 2; {failure}",
+        f"serving: generation 1, workers 3; {failure}",
+        f"stopping: generation 1, workers 3; {failure}",
+    ]
+
+
+def alive(fleet: Fleet, manager: Manager) -> bool | None:
+    fleet._keep_time()
+    return manager.alive
+
+
+def test_the_watchdog_is_fed_while_all_give_signs_of_life(fleet: Fleet, manager: Manager, clock: Clock) -> None:
+    one, two = fleet.of(1), fleet.of(2)
+    for _ in range(20):
+        clock.now += 1
+        one.slot.beat(clock.now)
+        two.slot.beat(clock.now)
+        assert alive(fleet, manager)
+    for second in range(1, 15):
+        clock.now += 1
+        one.slot.beat(clock.now)
+        assert alive(fleet, manager) == (second <= manager.watchdog / 2)
+    assert [text for text in fleet.said if "sign of life" in text] == [
+        f"worker 2 (pid: {two.pid}) gives no sign of life: the watchdog is not fed"
+    ]
+    two.slot.beat(clock.now)  # it was the machine that slept
+    assert alive(fleet, manager)
+
+
+def test_nor_with_a_short_interval_for_a_beat_that_is_a_little_late(
+    fleet: Fleet, manager: Manager, clock: Clock
+) -> None:
+    manager.watchdog = 0.5
+    clock.now += supervisor.STUCK_SECONDS
+    assert alive(fleet, manager)
+    clock.now += 0.1
+    assert not alive(fleet, manager)
+
+
+def test_not_while_one_is_missing_but_while_it_starts(fleet: Fleet, manager: Manager, clock: Clock) -> None:
+    for _ in range(2):
+        assert alive(fleet, manager)
+        fleet.dies(fleet.of(1))
+        fleet._keep_time()
+    assert not alive(fleet, manager)  # the second one has died young, and its successor waits half a second
+    clock.now += supervisor.BACK_OFF_SECONDS
+    fleet._keep_time()
+    assert alive(fleet, manager)
+    clock.now += 5  # it loads its application
+    fleet.of(2).slot.beat(clock.now)
+    assert alive(fleet, manager)
+
+
+def test_in_a_reload_both_generations_count_and_afterwards_the_new_one(
+    fleet: Fleet, manager: Manager, clock: Clock
+) -> None:
+    fleet._take(signal.SIGHUP)
+    assert alive(fleet, manager)
+    clock.now += manager.watchdog
+    for child in fleet._workers.values():
+        if child.number == 1 or child.generation == 2:
+            child.slot.beat(clock.now)
+    assert not alive(fleet, manager)
+    fleet.gets_ready(fleet.of(1, 2), fleet.of(2, 2))
+    assert alive(fleet, manager)  # those who retire have a deadline of their own
+
+
+def test_a_stop_is_no_reason_to_starve_it(fleet: Fleet, manager: Manager, clock: Clock) -> None:
+    fleet._take(signal.SIGTERM)
+    clock.now += 50
+    assert alive(fleet, manager)
 
 
 # --- more and fewer ---------------------------------------------------------------------------

@@ -29,7 +29,7 @@ def with_passed(config: Config, environ: MutableMapping[str, str], log: Callable
     if not count:
         return config
     if pid != str(os.getpid()):
-        log(f"LISTEN_FDS = {count} is ignored: LISTEN_PID = {pid} is another process")
+        log(f"LISTEN_FDS = {count} is ignored: LISTEN_PID is {pid or 'not set'}, this process {os.getpid()}")
         return config
     passed = _sockets(count, names)
     named = descriptors(config)

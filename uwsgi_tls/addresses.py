@@ -1,4 +1,4 @@
-"""Where to listen or connect, as text: "host:port", "[v6]:port", "/path.sock", "@name", "fd://3" and "=0".
+"""Where to listen or connect, as text: "host:port", "[v6]:port", "/path.sock", "@name", "fd://3", "=0" and "=web".
 
 The forms are those of uWSGI (core/socket.c), read strictly: what uWSGI truncates, turns into 255.255.255.255 or takes
 for a file name is an error here. Nothing is resolved and no socket is touched; see unix(7) and ip(7) for the limits.
@@ -16,6 +16,8 @@ _HOST_NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?"
 _IPV4_LIKE = re.compile(r"[0-9.]+")
 _SCOPE = re.compile(r"[A-Za-z0-9._-]{1,15}")  # an interface: IFNAMSIZ is 16
 _SMALL_NUMBER = re.compile(r"[0-9]{1,9}")
+# Begins unlike a number; has no comma, which ends it in https. Names of units are such: systemd.unit(5).
+SHARED_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.@\\-]{0,254}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +53,19 @@ class FdAddress:
 
 @dataclass(frozen=True, slots=True)
 class SharedAddress:
-    """The index-th shared socket, counted from 0 in order of appearance."""
+    """A shared socket: the N-th, counted from 0 in order of appearance, or the one of that name."""
 
-    index: int
+    which: int | str
 
     def __str__(self) -> str:
-        return f"={self.index}"
+        return f"={self.which}"
 
 
 Address = TcpAddress | UnixAddress | FdAddress | SharedAddress
 
 
 def parse(text: str, *, shared_allowed: bool) -> Address:
-    """Read one address; "=N" counts as one only with shared_allowed. Raises ValueError with the cause."""
+    """Read one address; "=N" and "=NAME" count as one only with shared_allowed. Raises ValueError with the cause."""
     if not text:
         raise ValueError("the address is empty")
     if text.startswith("="):
@@ -90,7 +92,10 @@ def parse(text: str, *, shared_allowed: bool) -> Address:
 def _shared(text: str, allowed: bool) -> SharedAddress:
     if not allowed:
         raise ValueError(f"{text!r} names a shared socket, which only an https option can use")
-    return SharedAddress(_number(text[1:], f"{text!r} is not =N with the number N of a shared socket"))
+    which = text[1:]
+    if SHARED_NAME.fullmatch(which):
+        return SharedAddress(which)
+    return SharedAddress(_number(which, f"{text!r} is not =N with the number N of a shared socket, nor =NAME"))
 
 
 def _unix(path: str) -> UnixAddress:

@@ -16,12 +16,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from OpenSSL import crypto
 
-from uwsgi_tls import chains, pem, pkcs12, revocations
+from uwsgi_tls import chains, pem, pkcs12, private_keys, revocations
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import PKCS12_SUFFIXES, Site, SniSite
 
@@ -29,11 +27,8 @@ if TYPE_CHECKING:  # names that Debian 12's cryptography has not
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
 
 FILE_BYTES_MAX = 16 * 1024 * 1024  # a bundle of every public CA has 0.2 MB
-RSA_BITS_MIN = 2048  # OpenSSL's security level 2 and Mozilla's guidelines 6.0
-EC_BITS_MIN = 256
 
 _CERTIFICATE = re.compile(rb"-----BEGIN ((?:X509 )?CERTIFICATE)-----.*?-----END \1-----", re.DOTALL)
-_PRIVATE_KEY = re.compile(rb"-----BEGIN ((?:[A-Z0-9]+ )*)PRIVATE KEY-----.*?-----END \1PRIVATE KEY-----", re.DOTALL)
 
 
 class BadFile(Exception):
@@ -161,10 +156,6 @@ def load(site: Site, read: Read = read_file, passphrases: Passphrases = no_passp
         raise ConfigError(site.option, site.text, str(error), site.where) from error
 
 
-def _wipe(data: bytearray) -> None:
-    data[:] = bytes(len(data))
-
-
 def _load(site: Site, read: Read, passphrases: Passphrases) -> Material:
     warnings: list[str] = []
     authorities: list[crypto.X509] = []
@@ -196,7 +187,10 @@ def _credential(
         key = _private_key(key_file, read, passphrases)
     chain = _readable(certificate, certificates)
     _check_match(certificate, key_file, chain, key.public_key())
-    kind = _key_kind(key_file, key)
+    try:
+        kind = private_keys.kind(key)
+    except private_keys.BadKey as error:
+        raise BadFile(f"key {key_file}: {error}") from None
     leaf = chain[0]
     broken = chains.broken_signature(chain)
     if broken:
@@ -221,7 +215,7 @@ def _pkcs12(path: str, read: Read, passphrases: Passphrases) -> "tuple[list[cryp
     except pkcs12.BadPkcs12 as error:
         raise BadFile(f"certificate {path}: {error}") from None
     finally:
-        _wipe(data)
+        private_keys.wipe(data)
     return [crypto.X509.from_cryptography(each) for each in chain], key
 
 
@@ -264,12 +258,13 @@ def _crls(path: str, read: Read, authorities: Sequence[crypto.X509], warnings: l
 
 
 def _private_key(path: str, read: Read, passphrases: Passphrases) -> "PrivateKeyTypes":
-    """The private key in a PEM file, which may hold certificates too. The bytes read are wiped. Raises BadFile."""
     data = read(path, "key")
     try:
-        return _load_key(path, data, passphrases)
+        return private_keys.read(data, passphrases(path))
+    except private_keys.BadKey as error:
+        raise BadFile(f"key {path}: {error}") from None
     finally:
-        _wipe(data)
+        private_keys.wipe(data)
 
 
 def _pem(certificates: Sequence[crypto.X509]) -> bytes:
@@ -284,7 +279,7 @@ def _certificates(path: str, what: str, read: Read) -> list[crypto.X509]:
         if not blocks:
             raise BadFile(f"{what} {path}: {pem.instead(data, 'certificate')}")
     finally:
-        _wipe(data)  # the key may stand in the same file
+        private_keys.wipe(data)  # the key may stand in the same file
     found = []
     for number, block in enumerate(blocks, 1):
         try:
@@ -304,37 +299,6 @@ def _readable(path: str, chain: list[crypto.X509]) -> list[x509.Certificate]:
         raise BadFile(f"certificate {path}: {error}") from None
 
 
-def _load_key(path: str, data: bytearray, passphrases: Passphrases) -> "PrivateKeyTypes":
-    block = _PRIVATE_KEY.search(data)
-    if block is None:
-        raise BadFile(f"key {path}: {pem.instead(data, 'private key')}")
-    kind = bytes(block.group(1))
-    if kind == b"OPENSSH ":  # openssh's PROTOCOL.key
-        raise BadFile(f"key {path}: is in OpenSSH's own format; ssh-keygen -p -m PEM converts it")
-    encoded = data[block.start() : block.end()]
-    try:
-        if kind == b"ENCRYPTED " or b"Proc-Type: 4,ENCRYPTED" in encoded:  # PKCS#8, or RFC 1421's header
-            return _decrypt(path, encoded, passphrases)
-        return serialization.load_pem_private_key(encoded, password=None)
-    except (TypeError, ValueError, UnsupportedAlgorithm):
-        raise BadFile(f"key {path}: the private key is damaged or of an unknown kind") from None
-    finally:
-        _wipe(encoded)
-
-
-def _decrypt(path: str, encoded: bytearray, passphrases: Passphrases) -> "PrivateKeyTypes":
-    tried = False
-    for passphrase in passphrases(path):
-        tried = True
-        try:
-            return serialization.load_pem_private_key(encoded, password=passphrase)
-        except (TypeError, ValueError):
-            continue
-    if tried:
-        raise BadFile(f"key {path}: no passphrase opens it")
-    raise BadFile(f"key {path}: the key is encrypted; its passphrase is given by ssl-key-password-file or -command")
-
-
 def _check_match(certificate: str, key_file: str, chain: list[x509.Certificate], key: "PublicKeyTypes") -> None:
     wanted = _spki(key)
     matches = [_spki(each.public_key()) == wanted for each in chain]
@@ -349,24 +313,6 @@ def _check_match(certificate: str, key_file: str, chain: list[x509.Certificate],
 
 def _spki(key: "PublicKeyTypes") -> bytes:
     return key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
-def _key_kind(path: str, key: "PrivateKeyTypes") -> str:
-    if isinstance(key, rsa.RSAPrivateKey):
-        return _strong(path, f"RSA {key.key_size}", key.key_size, RSA_BITS_MIN)
-    if isinstance(key, ec.EllipticCurvePrivateKey):
-        return _strong(path, f"EC {key.curve.name}", key.key_size, EC_BITS_MIN)
-    if isinstance(key, ed25519.Ed25519PrivateKey):
-        return "Ed25519"
-    if isinstance(key, ed448.Ed448PrivateKey):
-        return "Ed448"
-    raise BadFile(f"key {path}: is of a kind that TLS has no use for; make an RSA or EC key")
-
-
-def _strong(path: str, kind: str, bits: int, least: int) -> str:
-    if bits < least:
-        raise BadFile(f"key {path}: {kind} is too weak, {least} bits are the least")
-    return kind
 
 
 def _mode_warnings(path: str) -> Iterator[str]:

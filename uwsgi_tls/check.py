@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 
-from uwsgi_tls import certificates, daemon, ignored, listeners, master, policy, privileges, vhosts
+from uwsgi_tls import activation, certificates, daemon, ignored, listeners, master, notify, policy, privileges, vhosts
 from uwsgi_tls.backends import application
 from uwsgi_tls.backends.nodes import node
 from uwsgi_tls.https_option import HttpsListener, Site
@@ -22,9 +22,12 @@ from uwsgi_tls.worker import EXIT_NO_APPLICATION
 
 def run(config: Config) -> int:
     """Prints what a start would do; returns 0, or 22 where the application cannot be loaded. Raises ConfigError."""
-    privileges.close_inherited(master.inherited(config))
-    privileges.preload()
     report: list[str] = []
+    for name in notify.VARIABLES:  # an application that is tried is not to tell the service manager anything
+        os.environ.pop(name, None)
+    config = activation.with_passed(config, os.environ, report.append)
+    privileges.close_inherited({address.fd for address in activation.descriptors(config)})
+    privileges.preload()
     identity = privileges.resolve(config.uid, config.gid, config.add_gid, config.strict, report.append)
     master.check_paths(config, identity)
     nodes = [node(address) for address in config.http_to]

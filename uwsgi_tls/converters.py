@@ -30,11 +30,16 @@ Network = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class SharedSocket:
-    """A shared-socket option: bound first, as root; =N in an https option is the N-th of them."""
+    """A shared-socket option: bound first, as root; =N in an https option is the N-th of them, =NAME that of the name.
+
+    Sockets that a service manager has bound for us are such, too.
+    """
 
     address: Address
     text: str
     where: str = ""
+    name: str = ""
+    option: str = "shared-socket"
 
 
 def flag(text: str) -> bool:
@@ -85,7 +90,11 @@ def crl_check(text: str) -> str:
 
 
 def shared_socket(text: str) -> SharedSocket:
-    return SharedSocket(addresses.parse(text, shared_allowed=False), text)
+    """[NAME=]ADDRESS; a file whose name would read so is written ./NAME=FILE."""
+    name, equals, address = text.partition("=")
+    if not (equals and addresses.SHARED_NAME.fullmatch(name)):
+        name, address = "", text
+    return SharedSocket(addresses.parse(address, shared_allowed=False), text, name=name)
 
 
 def https_socket(text: str) -> HttpsListener:

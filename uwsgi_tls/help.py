@@ -19,7 +19,11 @@ WAYS = (
     " UWSGI_NAME=value in the environment. Options marked with * may be repeated. A flag takes a value only as"
     " --name=false."
 )
-COMMANDS = (("pki ...", "make certificates of your own; see uwsgi-tls pki --help"),)
+COMMANDS = (
+    ("reload", "as HUP, to the server that --pidfile FILE names"),
+    ("stop", "as TERM, and wait for its end"),
+    ("pki ...", "make certificates of your own; see uwsgi-tls pki --help"),
+)
 EXIT_STATUSES = (
     ("0", "a clean stop, or nothing wrong found by --check"),
     ("1", "a configuration, an address or a key that cannot be served"),
@@ -31,7 +35,7 @@ SIGNALS = (
     ("HUP", "reload: start new workers, then retire the old ones"),
     ("TTIN, TTOU", "one worker more, one worker less"),
 )
-_INI_NOTES = """\
+INI_NOTES = """\
 Lines are `name = value` under `[uwsgi]`, or under `[section]` for `FILE.ini:section`; blanks around both go. A line
 that begins with `;` or `#` is a comment; there is none after a value. Paths are relative to the directory in which the
 program was started.
@@ -51,7 +55,7 @@ An option of uWSGI that has no effect here is named in the log and ignored, or r
 would make the server more open if it were left out (`chroot`, `sni`, `route`, `immediate-uid` and their kin, conditions
 and loops) is an error. An unknown name is an error too; as a `UWSGI_*` variable, a warning.
 """
-_GROUP_NOTES = {
+GROUP_NOTES = {
     LISTENING: "ADDRESS is HOST:PORT, :PORT, [IPV6]:PORT, /PATH, @NAME or fd://N.",
     TLS: "ADDRESS may also be =N, the N-th shared socket, counted from 0.",
     PROCESSES: "SECONDS are whole numbers here and below.",
@@ -77,9 +81,9 @@ def _help_lines(width: int) -> Iterator[str]:
     for group in GROUPS:
         yield ""
         yield f"{group}:"
-        if group in _GROUP_NOTES:
-            yield from _indented(_GROUP_NOTES[group], width, 2)
-        for row in _rows_of(group):
+        if group in GROUP_NOTES:
+            yield from _indented(GROUP_NOTES[group], width, 2)
+        for row in rows_of(group):
             yield from _option_lines(row, width)
     for title, pairs in (("Commands", COMMANDS), ("Exit status", EXIT_STATUSES), ("Signals to the master", SIGNALS)):
         yield ""
@@ -88,8 +92,8 @@ def _help_lines(width: int) -> Iterator[str]:
 
 
 def _option_lines(row: Row, width: int) -> Iterator[str]:
-    head = f"  {f'-{row.short}, ' if row.short else ''}--{row.name}{_value_text(row)}{' *' if row.many else ''}"
-    default = _default_text(row)
+    head = f"  {f'-{row.short}, ' if row.short else ''}--{row.name}{value_text(row)}{' *' if row.many else ''}"
+    default = default_text(row)
     text = row.help + (f" [{default}]" if default else "")
     if row.aliases:
         text += "; also " + ", ".join(f"--{name}" for name in row.aliases)
@@ -104,17 +108,19 @@ def _indented(text: str, width: int, columns: int) -> list[str]:
     )
 
 
-def _value_text(row: Row) -> str:
+def value_text(row: Row) -> str:
+    """How a value follows the name of the option on a command line."""
     if row.argument == "none":
         return ""
     return f"[={row.metavar}]" if row.argument == "optional" else f" {row.metavar}"
 
 
-def _rows_of(group: str) -> Iterator[Row]:
+def rows_of(group: str) -> Iterator[Row]:
+    """The options of a group, in the order of the table."""
     return (row for row in (*ROWS, *ACTIONS) if row.group == group)
 
 
-def _default_text(row: Row) -> str:
+def default_text(row: Row) -> str:
     """The default as an administrator would write it; empty for what has none and for flags that are off."""
     if row.default_text or row.default is False or row.many:
         return row.default_text
@@ -133,16 +139,16 @@ def _markdown_lines() -> Iterator[str]:
         yield ""
         yield f"## {group}"
         yield ""
-        if group in _GROUP_NOTES:
-            yield _GROUP_NOTES[group]
+        if group in GROUP_NOTES:
+            yield GROUP_NOTES[group]
             yield ""
         yield "| option | value | default | meaning |"
         yield "|---|---|---|---|"
-        yield from (_markdown_row(row) for row in _rows_of(group))
+        yield from (_markdown_row(row) for row in rows_of(group))
     yield ""
     yield "## Ini files and placeholders"
     yield ""
-    yield from _INI_NOTES.splitlines()
+    yield from INI_NOTES.splitlines()
     for title, pairs in (("Commands", COMMANDS), ("Exit status", EXIT_STATUSES), ("Signals to the master", SIGNALS)):
         yield ""
         yield f"## {title}"
@@ -157,7 +163,7 @@ def _markdown_row(row: Row) -> str:
     value = "flag" if row.argument == "none" else f"`{row.metavar}`"
     more = " (optional)" if row.argument == "optional" else ""
     meaning = row.help + (f" ({row.note})" if row.note else "")
-    default = _default_text(row)
+    default = default_text(row)
     cells = (names + (" *" if row.many else ""), value + more, f"`{default}`" if default else "", meaning)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 

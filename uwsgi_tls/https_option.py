@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from uwsgi_tls import addresses, client_allow, hello, policy
+from uwsgi_tls import addresses, client_allow, hello, names, policy
 from uwsgi_tls.addresses import Address
 from uwsgi_tls.client_allow import Rule
 
@@ -108,7 +108,7 @@ def parse_sni_regexp(text: str) -> SniSite:
     """Read EXPRESSION CERTIFICATE,KEY[,CIPHERS[,[!]CLIENT_CA]]. Raises ValueError."""
     expression, rest = _split_name(text, SNI_REGEXP_SYNTAX)
     try:
-        re.compile(expression, re.ASCII | re.IGNORECASE)
+        re.compile(expression, names.EXPRESSION_FLAGS)
     except (re.error, RecursionError) as error:
         raise ValueError(f"{expression!r} is no regular expression: {error}") from None
     return SniSite(expression=expression, text=text, option="sni-regexp", **_fields(rest, SNI_REGEXP_SYNTAX))
@@ -121,8 +121,8 @@ def parse_sni2(text: str) -> SniSite:
     """
     items = _items(text, ("name",))
     _check_missing(items, "name", "name=NAME,cert=FILE,key=FILE")
-    names = tuple(dict.fromkeys(server_name(name) for name in items["name"]))
-    return SniSite(names=names, text=text, option="sni2", **_site(items))
+    own = tuple(dict.fromkeys(server_name(name) for name in items["name"]))
+    return SniSite(names=own, text=text, option="sni2", **_site(items))
 
 
 def server_name(text: str) -> str:

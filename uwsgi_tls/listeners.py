@@ -10,12 +10,13 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from uwsgi_tls.addresses import Address, FdAddress, SharedAddress, TcpAddress, UnixAddress
+from uwsgi_tls.converters import SharedSocket
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import HttpsListener
 from uwsgi_tls.options import Config
@@ -115,11 +116,12 @@ def bind_all(config: Config, log: Callable[[str], None], identity: Identity | No
 
 def _bind_shared(bound: Bound, config: Config, log: Callable[[str], None], identity: Identity | None) -> None:
     for index, shared in enumerate(config.shared_socket):
-        with _as_config_error("shared-socket", shared.text, shared.where, shared.address):
+        with _as_config_error(shared.option, shared.text, shared.where, shared.address):
             sock, verb = bound._open(shared.address, config.listen, identity)
         listener = SharedListener(index, sock, _name(sock))
         bound.shared.append(listener)
-        log(f"uwsgi shared socket {index} {verb} {_kind(sock)} address {listener.name} fd {sock.fileno()}")
+        label = _label(config, index)
+        log(f"uwsgi shared socket {label} {verb} {_kind(sock)} address {listener.name} fd {sock.fileno()}")
 
 
 def _bind_https(
@@ -146,9 +148,9 @@ def check_all(config: Config) -> list[str]:
     references = _resolve(config)
     lines = []
     for index, shared in enumerate(config.shared_socket):
-        with _as_config_error("shared-socket", shared.text, shared.where, shared.address):
+        with _as_config_error(shared.option, shared.text, shared.where, shared.address):
             _check(shared.address)
-        lines.append(f"shared socket {index}: {shared.address}")
+        lines.append(f"shared socket {_label(config, index)}: {shared.address}")
     for index, (option, reference) in enumerate(zip(config.listeners, references, strict=True)):
         if reference is not None:
             name = config.shared_socket[reference].address
@@ -165,22 +167,47 @@ def _resolve(config: Config) -> list[int | None]:
     _check_backlog(config)
     taken: dict[Address, str] = {}
     for shared in config.shared_socket:
-        _claim(taken, shared.address, "shared-socket", shared.text, shared.where)
+        _claim(taken, shared.address, shared.option, shared.text, shared.where)
     references: list[int | None] = []
     for option in config.listeners:
         address = option.address
+        reference = None
+        if isinstance(address, SharedAddress):
+            try:
+                reference = _referred(address.which, config.shared_socket)
+            except ValueError as error:
+                raise ConfigError(option.option, option.text, str(error), option.where) from None
+            address = SharedAddress(reference)  # the same by its number and by its name
         _claim(taken, address, option.option, option.text, option.where)
-        if isinstance(address, SharedAddress) and address.index >= len(config.shared_socket):
-            cause = f"there is no shared socket {address.index}; {_how_many(len(config.shared_socket))}"
-            raise ConfigError(option.option, option.text, cause, option.where)
-        references.append(address.index if isinstance(address, SharedAddress) else None)
+        references.append(reference)
     return references
+
+
+def _referred(which: int | str, shared: Sequence[SharedSocket]) -> int:
+    """The number of the shared socket that =N or =NAME means. Raises ValueError with the cause."""
+    if isinstance(which, int):
+        if which >= len(shared):
+            raise ValueError(f"there is no shared socket {which}; {_how_many(len(shared))}")
+        return which
+    found = [index for index, each in enumerate(shared) if each.name == which]
+    if not found:
+        names = dict.fromkeys(each.name for each in shared if each.name)
+        known = f"the names are {', '.join(names)}" if names else "none has a name"
+        raise ValueError(f"there is no shared socket {which}; {known}")
+    if len(found) > 1:
+        raise ValueError(f"{len(found)} shared sockets have that name; use {' or '.join(f'={each}' for each in found)}")
+    return found[0]
 
 
 def _claim(taken: dict[Address, str], address: Address, option: str, text: str, where: str) -> None:
     if address in taken and not (isinstance(address, TcpAddress) and address.port == 0):
         raise ConfigError(option, text, f"{address} is already used by {taken[address]}", where)
     taken[address] = f"{option} = {text}" + (f" ({where})" if where else "")
+
+
+def _label(config: Config, index: int) -> str:
+    name = config.shared_socket[index].name
+    return f"{index} ({name})" if name else str(index)
 
 
 def _how_many(count: int) -> str:

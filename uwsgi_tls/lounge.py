@@ -49,7 +49,9 @@ class Waiter(Protocol):
 class Lounge:
     """Parked waiters, their deadlines and a few timers."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, beat: Callable[[float], None] | None = None) -> None:
+        """`beat` is called at each sweep with the time, for whoever must know that the service threads live."""
+        self._beat = beat
         self.now = time.monotonic()
         self._epoll = select.epoll()
         self._alone = threads == 1
@@ -174,6 +176,8 @@ class Lounge:
         if now < self._next_sweep:
             return
         self._next_sweep = now + SWEEP_SECONDS
+        if self._beat is not None:
+            self._beat(now)
         for fd, waiter in list(self._parked.items()):
             if waiter.deadline <= now:
                 self._expire(fd, waiter, now)

@@ -9,13 +9,13 @@ import os
 import signal
 import tempfile
 
-from uwsgi_tls import daemon, ignored, listeners, logs, privileges, supervisor, titles
-from uwsgi_tls.addresses import FdAddress
+from uwsgi_tls import activation, daemon, ignored, listeners, logs, notify, privileges, supervisor, titles
 from uwsgi_tls.backends.nodes import node
 from uwsgi_tls.endpoints import Endpoints
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.logs import AccessLog, line
 from uwsgi_tls.monitor import Monitor
+from uwsgi_tls.notify import Notifier
 from uwsgi_tls.options import Config
 from uwsgi_tls.pidfile import Pidfile
 from uwsgi_tls.privileges import Identity
@@ -27,12 +27,13 @@ EXIT_UNSAFE = 1
 
 def run(config: Config) -> int:
     """Serves until told to stop; returns the exit status. Raises ConfigError with nothing left behind."""
-    privileges.close_inherited(inherited(config))
-    privileges.raise_descriptor_limit()
     titles.claim()
+    notes = list(config.warnings)  # for the log, once it is sure that the start is not refused in one line
+    config = activation.with_passed(config, os.environ, notes.append)
+    privileges.close_inherited({address.fd for address in activation.descriptors(config)})
+    privileges.raise_descriptor_limit()
     privileges.preload()
     logs.configure(json=config.log_json)
-    notes = list(config.warnings)  # for the log, once it is sure that the start is not refused in one line
     if config.ignored:
         notes.append(ignored.describe(config.ignored))
     identity = privileges.resolve(config.uid, config.gid, config.add_gid, config.strict, notes.append)
@@ -43,6 +44,7 @@ def run(config: Config) -> int:
     bound = listeners.bind_all(config, notes.append, identity)
     pidfile: Pidfile | None = None
     starter = daemon.Starter()
+    notifier = notify.connect(os.environ, notes.append)
     endpoints = Endpoints(config, bound.https)
     # Before the files are read: what changes while they are must not go unnoticed.
     watch = Watch(endpoints.paths, endpoints.open_file) if config.touch_reload_certs else None
@@ -56,6 +58,7 @@ def run(config: Config) -> int:
             redirect_log(config, log, identity)
         if config.daemonize:
             starter = daemon.detach(log, terminal)
+            notifier.main_pid = os.getpid()
         os.close(terminal)
         daemon.only_write_to_terminal()
         logs.never_wait()
@@ -76,10 +79,11 @@ def run(config: Config) -> int:
             Task(config, served, nodes, access_log, os.getpid(), fallback),
             reopen=endpoints.remake,
             started=starter.report,
-            masters_own=lambda: close_masters_own(starter, pidfile, endpoints.monitor),
+            masters_own=lambda: close_masters_own(starter, pidfile, endpoints.monitor, notifier),
             daily=endpoints.remind,
             monitor=endpoints.monitor,
             watch=watch,
+            notifier=notifier,
         ).run()
     except privileges.PrivilegeError as error:
         line(f"privileges were not given up: {error}")
@@ -91,13 +95,8 @@ def run(config: Config) -> int:
         bound.release()
         if endpoints.monitor is not None:
             endpoints.monitor.close()
+        notifier.close()
         starter.report(EXIT_UNSAFE)
-
-
-def inherited(config: Config) -> set[int]:
-    """The descriptors that the configuration names (fd://N), which are open when the program starts."""
-    addresses = [shared.address for shared in config.shared_socket] + [https.address for https in config.listeners]
-    return {address.fd for address in addresses if isinstance(address, FdAddress)}
 
 
 def redirect_log(config: Config, path: str, identity: Identity | None) -> None:
@@ -145,8 +144,11 @@ def _try_to_write(directory: str, identity: Identity | None) -> int:
         os._exit(code)
 
 
-def close_masters_own(starter: daemon.Starter, pidfile: Pidfile | None, monitor: Monitor | None) -> None:
+def close_masters_own(
+    starter: daemon.Starter, pidfile: Pidfile | None, monitor: Monitor | None, notifier: Notifier
+) -> None:
     """In a worker: the descriptors that only the master may hold, such as a pid file that root opened."""
+    notifier.close()
     if monitor is not None:
         monitor.channel.close()
     if starter.fd >= 0:

@@ -11,6 +11,8 @@ from typing import Generic, TypeVar
 
 from uwsgi_tls import hello
 
+EXPRESSION_FLAGS = re.ASCII | re.IGNORECASE
+
 T = TypeVar("T")
 
 
@@ -37,7 +39,7 @@ class Names(Generic[T]):
 
     def add_expression(self, expression: str, value: T) -> None:
         """Gives a value to names in which the expression is found. The first that fits counts."""
-        self._expressions.append((re.compile(expression, re.ASCII | re.IGNORECASE), value))
+        self._expressions.append((re.compile(expression, EXPRESSION_FLAGS), value))
 
     def find(self, name: str) -> T:
         if name in self._exact:

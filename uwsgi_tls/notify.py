@@ -64,7 +64,7 @@ class Notifier:
                 self._send(message)
         if now >= self._next_feed:
             self._next_feed = now + self.watchdog / 2  # as sd_watchdog_enabled(3) advises
-            if is_alive():
+            if is_alive() and not self._unsent:
                 self._send(b"WATCHDOG=1")
 
     def close(self) -> None:
@@ -100,9 +100,9 @@ def connect(environ: MutableMapping[str, str], log: Callable[[str], None]) -> No
         if not address.startswith(("/", "@")):
             raise OSError(errno.EAFNOSUPPORT, "neither a path nor an abstract name")
         sock.connect("\0" + address[1:] if address.startswith("@") else address)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in it
+    except OSError as error:
         sock.close()
-        log(f"NOTIFY_SOCKET = {address}: no service manager is told: {getattr(error, 'strerror', None) or error}")
+        log(f"NOTIFY_SOCKET = {address}: no service manager is told: {error.strerror or error}")
         return Notifier()
     return Notifier(sock, _watchdog(interval, pid))
 

@@ -120,7 +120,9 @@ class Config:
     """All that the options say; a field whose default is a row is the option of its name."""
 
     shared_socket: tuple[SharedSocket, ...] = _list(
-        "ADDRESS", shared_socket, LISTENING, "bind ADDRESS before privileges are dropped; https names the N-th as =N",
+        "[NAME=]ADDRESS", shared_socket, LISTENING,
+        "bind ADDRESS before privileges are dropped; https names the N-th as =N, or as =NAME; those that a service"
+        " manager passes come first",
         aliases=("undeferred-shared-socket",), note="both names share one numbering; neither defers accept here",
     )  # fmt: skip
     http_enable_proxy_protocol: bool = _flag(
@@ -142,8 +144,8 @@ class Config:
     )  # fmt: skip
     https: tuple[HttpsListener, ...] = _list(
         HTTPS_SYNTAX, parse_https, TLS,
-        "serve HTTPS on ADDRESS (=N is the N-th shared socket); CLIENT_CA asks clients for a certificate, !CLIENT_CA"
-        " demands one",
+        "serve HTTPS on ADDRESS (=N is the N-th shared socket, =NAME that of the name); CLIENT_CA asks clients for a"
+        " certificate, !CLIENT_CA demands one",
     )  # fmt: skip
     https2: tuple[HttpsListener, ...] = _list(
         "KEY=VALUE,...", parse_https2, TLS,

@@ -1,19 +1,39 @@
 """What workers tell of themselves in shared memory: a slot for each, which it alone writes, without locks.
 
 The memory is anonymous and made before the first fork, so it has no name, needs no file and outlives every worker
-(mmap(2)). A slot holds numbers of eight bytes, each of which is written and read at once; who reads one sees it as it
-was or as it is.
+(mmap(2)). A slot holds whole numbers of eight bytes, each of which is written and read at once; who reads one sees it
+as it was or as it is. The first slot is the master's: how it is, and what workers that have ended had counted.
 """
 
 import errno
 import mmap
-import struct
+import time
+from array import array
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from uwsgi_tls.tally import COUNTERS, NAMES
+
 SLOTS = 4096  # workers at once, those of generations on their way out included
-_NUMBER = "d"
-_LAST_BEAT = 0
-_NUMBERS = 1  # of a slot
+NUMBER_BYTES = 8
+
+# Where in a slot.
+_LAST_BEAT = 0  # in nanoseconds
+_NUMBER, _GENERATION, _SPAWNS, _BORN, _PID, _STATE = range(1, 7)  # _NUMBER is 0 in a slot that is free
+_COUNTED = 7  # from here on what NAMES has, the counters first
+NUMBERS = _COUNTED + len(NAMES)  # of a slot
+# Where in the master's.
+_VERSION = 0  # odd while the sums and the slots are being changed
+_USED = 1  # slots that were ever given out
+_SERVING, _STARTED, _MASTERS_STATE, _WANTED, _DEATHS = range(2, 7)
+
+_NANO = 1_000_000_000
+_READS = 100  # attempts, until what was read was not being changed
+_PAUSE_SECONDS = 0.001  # between two of them
+
+STATES = ("starting", "serving", "draining")  # of a worker
+MASTERS_STATES = ("starting", "serving", "reloading", "stopping")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,37 +41,144 @@ class Slot:
     """That of one worker."""
 
     index: int
-    numbers: memoryview
+    numbers: "memoryview[int]"  # quoted: Python subscripts it since 3.14
 
     def beat(self, now: float) -> None:
         """In the worker: it is alive at `now`, in seconds of time.monotonic(), which all processes share."""
-        self.numbers[_LAST_BEAT] = now
+        self.numbers[_LAST_BEAT] = int(now * _NANO)
 
     @property
     def last_beat(self) -> float:
         """When it was alive last; 0.0 before it was ever."""
-        beat: float = self.numbers[_LAST_BEAT]
-        return beat
+        return self.numbers[_LAST_BEAT] / _NANO
+
+    def enter(self, state: str, pid: int) -> None:
+        """In the worker: it is in one of STATES now."""
+        self.numbers[_PID] = pid
+        self.numbers[_STATE] = STATES.index(state)
+
+    def tell(self, counts: Mapping[str, int]) -> None:
+        """In the worker: what it has counted and how it is now, a number for each of tally.NAMES."""
+        self.numbers[_COUNTED:] = memoryview(array("q", [counts[name] for name in NAMES]))
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a worker has told last."""
+
+    number: int
+    generation: int
+    spawns: int  # workers that have borne the number so far
+    born: int  # seconds since the epoch
+    pid: int  # 0: it has just been forked
+    state: str
+    last_beat: float
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """All that is told, at one moment."""
+
+    state: str  # the master's
+    generation: int  # that serves
+    started: int  # seconds since the epoch
+    wanted: int  # workers
+    deaths: int  # of workers that nobody had told to end
+    ended: Mapping[str, int]  # what workers that have ended had counted
+    workers: tuple[Told, ...]  # those that live, by number and generation
+
+    @property
+    def totals(self) -> Mapping[str, int]:
+        """The counters of all workers since the start, those that have ended included."""
+        total = Counter(self.ended)
+        for told in self.workers:
+            total.update({name: told.counts[name] for name in COUNTERS})
+        return total
+
+    @property
+    def now(self) -> Mapping[str, int]:
+        """The sums of all gauges and counters of the workers that live."""
+        total = Counter(dict.fromkeys(NAMES, 0))
+        for told in self.workers:
+            total.update(told.counts)
+        return total
 
 
 class Scoreboard:
     """All slots; the master gives them out before it forks."""
 
     def __init__(self, slots: int = SLOTS) -> None:
-        memory = mmap.mmap(-1, slots * _NUMBERS * struct.calcsize(_NUMBER))
-        self._numbers = memoryview(memory).cast(_NUMBER)
-        self._free = list(range(slots - 1, -1, -1))
+        self._numbers = memoryview(mmap.mmap(-1, (1 + slots) * NUMBERS * NUMBER_BYTES)).cast("q")
+        self._free = list(range(slots, 0, -1))
+        self._master = self._slot(0)
+        self._master[_STARTED] = int(time.time())
+        self._spawns: dict[int, int] = {}
 
-    def take(self) -> Slot:
-        """A slot with nothing in it. Raises OSError when there is none left."""
+    def take(self, number: int = 0, generation: int = 0) -> Slot:
+        """A slot for the worker of that number, with nothing told in it. Raises OSError when there is none left."""
         if not self._free:
             raise OSError(errno.EAGAIN, "no slot of the scoreboard is free")
         index = self._free.pop()
-        slot = Slot(index, self._numbers[index * _NUMBERS : (index + 1) * _NUMBERS])
-        for place in range(_NUMBERS):
-            slot.numbers[place] = 0.0
-        return slot
+        numbers = self._slot(index)
+        numbers[:] = memoryview(array("q", bytes(NUMBERS * NUMBER_BYTES)))
+        self._spawns[number] = self._spawns.get(number, 0) + 1
+        numbers[_GENERATION], numbers[_SPAWNS], numbers[_BORN] = generation, self._spawns[number], int(time.time())
+        numbers[_NUMBER] = number
+        self._master[_USED] = max(self._master[_USED], index)
+        return Slot(index, numbers)
 
     def give_back(self, slot: Slot) -> None:
-        """Its worker has ended."""
+        """Its worker has ended; what it had counted remains in the sums."""
+        master, numbers = self._master, slot.numbers
+        master[_VERSION] += 1
+        for place in range(_COUNTED, _COUNTED + len(COUNTERS)):
+            master[place] += numbers[place]
+        numbers[_NUMBER] = 0
+        master[_VERSION] += 1
         self._free.append(slot.index)
+
+    def enter(self, state: str, generation: int, wanted: int) -> None:
+        """The master is in one of MASTERS_STATES, `generation` serves and `wanted` workers there should be."""
+        self._master[_MASTERS_STATE] = MASTERS_STATES.index(state)
+        self._master[_SERVING], self._master[_WANTED] = generation, wanted
+
+    def died(self) -> None:
+        """A worker has ended that was not told to."""
+        self._master[_DEATHS] += 1
+
+    def read(self) -> Reading:
+        """In any process: what is told now, no worker counted twice or not at all because it ends meanwhile."""
+        for _ in range(_READS):
+            before = self._master[_VERSION]
+            numbers = self._numbers[: (1 + self._master[_USED]) * NUMBERS].tolist()
+            if before % 2 == 0 and self._master[_VERSION] == before:
+                break
+            time.sleep(_PAUSE_SECONDS)
+        slots = [numbers[at : at + NUMBERS] for at in range(NUMBERS, len(numbers), NUMBERS)]
+        told = sorted((_told(slot) for slot in slots if slot[_NUMBER]), key=lambda each: (each.number, each.generation))
+        return Reading(
+            state=MASTERS_STATES[numbers[_MASTERS_STATE]],
+            generation=numbers[_SERVING],
+            started=numbers[_STARTED],
+            wanted=numbers[_WANTED],
+            deaths=numbers[_DEATHS],
+            ended=dict(zip(COUNTERS, numbers[_COUNTED:], strict=False)),
+            workers=tuple(told),
+        )
+
+    def _slot(self, index: int) -> "memoryview[int]":
+        return self._numbers[index * NUMBERS : (index + 1) * NUMBERS]
+
+
+def _told(slot: list[int]) -> Told:
+    return Told(
+        number=slot[_NUMBER],
+        generation=slot[_GENERATION],
+        spawns=slot[_SPAWNS],
+        born=slot[_BORN],
+        pid=slot[_PID],
+        state=STATES[slot[_STATE]],
+        last_beat=slot[_LAST_BEAT] / _NANO,
+        counts=dict(zip(NAMES, slot[_COUNTED:], strict=True)),
+    )

@@ -18,7 +18,9 @@ from uwsgi_tls import titles, worker
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.logs import line
 from uwsgi_tls.monitor import Monitor
+from uwsgi_tls.notify import Notifier, State
 from uwsgi_tls.options import Config
+from uwsgi_tls.scoreboard import Scoreboard, Slot
 from uwsgi_tls.watch import LOOK_SECONDS, Watch
 from uwsgi_tls.worker import Listener, Seat, Task
 
@@ -27,6 +29,7 @@ BACK_OFF_SECONDS = 0.5  # doubled at each death of a young worker
 BACK_OFF_MOST_SECONDS = 30.0
 IDLE_SECONDS = 3600.0
 DAY_SECONDS = 86400.0
+STUCK_SECONDS = 2.0  # without a sign of life, where a worker gives two a second; half of WATCHDOG_USEC if that is more
 EXIT_STOPPED = 0
 EXIT_FAILED = 1
 
@@ -58,7 +61,9 @@ class Worker:
     pid: int
     channel: socket.socket
     born: float
+    slot: Slot
     ready: bool = False
+    stuck: bool = False  # and that has been said
     retiring: bool = False
     kill_at: float = float("inf")
 
@@ -76,11 +81,12 @@ class Supervisor:
         daily: Callable[[], None],
         monitor: Monitor | None = None,
         watch: Watch | None = None,
+        notifier: Notifier | None = None,
     ) -> None:
         """`task` is what each worker gets; `reopen` makes the listeners of a new generation from the present ones
         (raises ConfigError); `started` is told how the first start went, as an exit status; `masters_own` closes, in a
         worker, what only the master may hold; `daily` is called once a day; what `watch` sees change brings a reload
-        about."""
+        about; `notifier` leads to the service manager."""
         self._task = task
         self._config: Config = task.config
         self._reopen = reopen
@@ -91,6 +97,9 @@ class Supervisor:
         self._monitor = monitor
         self._watch = watch
         self._next_look = time.monotonic() + LOOK_SECONDS if watch is not None else float("inf")
+        self._notifier = Notifier() if notifier is None else notifier
+        self._scoreboard = Scoreboard()
+        self._failure = ""  # the last one of this generation
         self._reload_again = False  # asked for while something was under way
         self._workers: dict[int, Worker] = {}
         self._wanted = task.config.processes
@@ -104,7 +113,7 @@ class Supervisor:
 
     def run(self) -> int:
         """Supervises until the server is told to stop; returns the exit status."""
-        self._title("starting")
+        self._enter("starting")
         for number in range(1, self._wanted + 1):
             self._spawn(number)
         while self._workers or self._stop_at is None:
@@ -177,6 +186,7 @@ class Supervisor:
         if now >= self._next_look:
             self._next_look = now + LOOK_SECONDS
             self._look()
+        self._notifier.keep_time(now, self._is_alive)
         for number in [number for number, when in self._respawn_at.items() if when <= now]:
             del self._respawn_at[number]
             if self._stop_at is None and number <= self._wanted:
@@ -184,7 +194,7 @@ class Supervisor:
 
     def _patience(self) -> float:
         moments = [child.kill_at for child in self._workers.values()] + list(self._respawn_at.values())
-        moments += [self._next_day, self._next_look]
+        moments += [self._next_day, self._next_look, self._notifier.moment]
         return max(0.0, min([moment - time.monotonic() for moment in moments] + [IDLE_SECONDS]))
 
     # Workers.
@@ -194,21 +204,25 @@ class Supervisor:
         # Before the fork: a worker may be ready before we run again, and its word must not come without its signal.
         fcntl.fcntl(ours, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(ours, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+        slot: Slot | None = None
         try:
+            slot = self._scoreboard.take()
             pid = os.fork()
         except OSError as error:
             ours.close()
             theirs.close()
+            if slot is not None:
+                self._scoreboard.give_back(slot)
             line(f"unable to fork worker {number}: {error}")
             self._respawn_at[number] = time.monotonic() + self._back_off(number)
             return
         if pid == 0:
-            self._become_worker(number, theirs, ours)
+            self._become_worker(Seat(number, self._coming, theirs, slot), ours)
         theirs.close()
-        self._workers[pid] = Worker(number, self._coming, pid, ours, time.monotonic())
+        self._workers[pid] = Worker(number, self._coming, pid, ours, time.monotonic(), slot)
         line(f"spawned uwsgi-tls worker {number} (pid: {pid}, generation: {self._coming})")
 
-    def _become_worker(self, number: int, channel: socket.socket, masters_end: socket.socket) -> None:
+    def _become_worker(self, seat: Seat, masters_end: socket.socket) -> None:
         """The child's side of the fork; does not return. It keeps nothing of its siblings'."""
         status = EXIT_FAILED
         try:
@@ -216,21 +230,23 @@ class Supervisor:
             for sibling in self._workers.values():
                 sibling.channel.close()
             self._masters_own()
-            status = worker.run(self._task, Seat(number, self._coming, channel))
+            status = worker.run(self._task, seat)
         except Exception as error:  # the last place that can say it; the master sees only the status
-            line(f"worker {number} failed: {type(error).__name__}: {error}")
+            line(f"worker {seat.number} failed: {type(error).__name__}: {error}")
         finally:
             worker.leave(status)
 
     def _buried(self, child: Worker, status: int) -> None:
         child.channel.close()
+        self._scoreboard.give_back(child.slot)
         how = f"killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}"
         if child.retiring or self._stop_at is not None:
             line(f"worker {child.number} (pid: {child.pid}) ended ({how})")
             return
         if not child.ready and not self._serving:
             self._status = os.WEXITSTATUS(status) if os.WIFEXITED(status) and os.WEXITSTATUS(status) else EXIT_FAILED
-            line(f"worker {child.number} (pid: {child.pid}) could not start ({how}): stopping")
+            self._failure = f"worker {child.number} (pid: {child.pid}) could not start ({how})"
+            line(f"{self._failure}: stopping")
             self._started(self._status)
             self._stop_now("a failed start")
             return
@@ -243,8 +259,8 @@ class Supervisor:
         if time.monotonic() - child.born >= YOUNG_SECONDS:
             self._deaths.pop(child.number, None)
         delay = self._back_off(child.number)
-        line(f"worker {child.number} (pid: {child.pid}) died ({how}); a new one comes in {delay:g} seconds")
         self._respawn_at[child.number] = time.monotonic() + delay
+        self._fail(f"worker {child.number} (pid: {child.pid}) died ({how}); a new one comes in {delay:g} seconds")
 
     def _back_off(self, number: int) -> float:
         """Seconds until the successor of a worker that died young: none at its first death, then ever more."""
@@ -264,6 +280,19 @@ class Supervisor:
         with suppress(ProcessLookupError):
             os.kill(child.pid, number)
 
+    def _is_alive(self) -> bool:
+        """Whether each worker is there and shows signs of life; one that still loads its application need not yet."""
+        if self._stop_at is not None:
+            return True  # which ends in time by itself
+        now, limit = time.monotonic(), max(self._notifier.watchdog / 2, STUCK_SECONDS)
+        serving = [child for child in self._workers.values() if not child.retiring]
+        for child in serving:
+            was, child.stuck = child.stuck, child.ready and now - child.slot.last_beat > limit
+            if child.stuck and not was:
+                line(f"worker {child.number} (pid: {child.pid}) gives no sign of life: the watchdog is not fed")
+        there = {child.number for child in serving if not child.stuck}
+        return there.issuperset(range(1, self._wanted + 1)) and not any(child.stuck for child in serving)
+
     # Changes.
 
     def _promote(self) -> None:
@@ -276,7 +305,8 @@ class Supervisor:
         for child in self._workers.values():
             if child.generation != self._generation:
                 self._retire(child)
-        self._title("serving")
+        self._failure = ""
+        self._enter("serving")
         line(f"generation {self._generation} is serving with {self._wanted} worker{'s' if self._wanted > 1 else ''}")
         if first:
             self._started(EXIT_STOPPED)
@@ -303,28 +333,28 @@ class Supervisor:
             self._reload_again = True
             return
         line(f"{why}: reloading")
+        self._enter("reloading")
         try:
             self._task = replace(self._task, listeners=self._reopen(self._task.listeners))
         except ConfigError as error:
-            line(f"reload failed, generation {self._generation} stays: {error}")
+            self._fail(f"reload failed, generation {self._generation} stays: {error}")
             return
         except Exception as error:  # whatever a file may hold now, what is in memory goes on serving
-            line(f"reload failed by a defect, generation {self._generation} stays: {type(error).__name__}: {error}")
+            name = type(error).__name__
+            self._fail(f"reload failed by a defect, generation {self._generation} stays: {name}: {error}")
             return
         self._coming += 1
         self._respawn_at.clear()
-        self._title("reloading")
         for number in range(1, self._wanted + 1):
             self._spawn(number)
 
     def _give_reload_up(self, cause: str) -> None:
-        line(f"reload failed, generation {self._generation} stays: {cause}")
         for child in self._workers.values():
             if child.generation == self._coming:
                 child.retiring = True
                 self._signal(child, signal.SIGKILL)
         self._coming = self._generation
-        self._title("serving")
+        self._fail(f"reload failed, generation {self._generation} stays: {cause}")
         alive = {child.number for child in self._workers.values() if not child.retiring}
         for number in set(range(1, self._wanted + 1)) - alive:
             self._respawn_at[number] = time.monotonic()
@@ -344,14 +374,14 @@ class Supervisor:
                 if child.number > wanted:
                     self._retire(child)
         self._wanted = wanted
-        self._title("serving")
+        self._enter("serving")
 
     def _stop(self, why: str) -> None:
         if self._stop_at is not None:
             return self._stop_now(f"{why} again")
         line(f"{why}: stopping, {self._config.reload_mercy} seconds for what is under way")
         self._stop_at = time.monotonic() + self._config.reload_mercy
-        self._title("stopping")
+        self._enter("stopping")
         for child in self._workers.values():
             self._retire(child)
         return None
@@ -359,9 +389,21 @@ class Supervisor:
     def _stop_now(self, why: str) -> None:
         line(f"{why}: stopping now")
         self._stop_at = time.monotonic()
-        self._title("stopping")
+        self._enter("stopping")
         for child in self._workers.values():
             self._signal(child, signal.SIGKILL)
+
+    def _fail(self, text: str) -> None:
+        """Something went wrong, and all goes on as before."""
+        line(text)
+        self._failure = text
+        self._enter("serving" if self._serving else "starting")
+
+    def _enter(self, state: State) -> None:
+        """Says what goes on from now on, in the process title and to the service manager."""
+        self._title(state)
+        status = f"{state}: generation {self._coming}, workers {self._wanted}"
+        self._notifier.enter(state, f"{status}; last failure: {self._failure}" if self._failure else status)
 
     def _title(self, state: str) -> None:
         titles.set_title(

@@ -35,6 +35,7 @@ from uwsgi_tls.farewell import LINGER_SECONDS
 from uwsgi_tls.logs import AccessLog, line, trace
 from uwsgi_tls.lounge import Lounge
 from uwsgi_tls.options import Config
+from uwsgi_tls.scoreboard import Slot
 from uwsgi_tls.service import Backend, Endpoint, Limits, Room, Service
 from uwsgi_tls.spool import Disk
 
@@ -77,6 +78,7 @@ class Seat:
     number: int
     generation: int
     channel: socket.socket  # to the master: READY goes up; its end means that the master is gone
+    slot: Slot  # of the scoreboard
 
 
 def run(task: Task, seat: Seat) -> int:
@@ -94,7 +96,7 @@ def run(task: Task, seat: Seat) -> int:
     # One thread more than applications may occupy, for handshakes and heads; one for all where no application runs
     # here.
     threads = config.threads + 1 if calls_application else 1
-    lounge = Lounge(threads)
+    lounge = Lounge(threads, seat.slot.beat)
     try:
         backend = _backend(task, lounge)
     except BaseException as error:  # an application's import may raise anything; the traceback is its author's to read
@@ -121,6 +123,7 @@ def run(task: Task, seat: Seat) -> int:
     for number in range(threads):
         threading.Thread(target=_serve, args=(lounge, between), name=f"service {number + 1}", daemon=True).start()
     _title(task, seat, "serving")
+    seat.slot.beat(time.monotonic())
     seat.channel.send(READY)
     status = _Acceptor(task, seat, service, wakeup).run()
     with suppress(Exception):

@@ -129,8 +129,10 @@ class Daemon:
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
         user: str | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         self.command = list(command)
+        self._pass_fds = pass_fds
         self._cwd = cwd
         self._env = {**os.environ, **(env or {})}
         self._user = user
@@ -153,6 +155,7 @@ class Daemon:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            pass_fds=self._pass_fds,
         )
         self._reader.start()
         return self

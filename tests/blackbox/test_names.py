@@ -167,6 +167,26 @@ def test_curl_finds_each_name(scene: Scene) -> None:
         assert (done.returncode, done.stdout) == (0, f"{name} NONE -"), done.stderr
 
 
+def gnutls(address: tuple[str, int], name: str, *more: str) -> str:
+    """What gnutls-cli, which has a TLS library of its own, says of a connection that asks for `name`."""
+    done = subprocess.run(
+        ["gnutls-cli", "--port", str(address[1]), "--sni-hostname", name, "--verify-hostname", name, "--x509cafile",
+         pki().ca.crt, *more, address[0]],
+        input=f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n",
+        capture_output=True, text=True, timeout=SECONDS, check=False,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+def test_gnutls_finds_each_name(scene: Scene, strict: Scene) -> None:
+    for name in ("open.lab", "any.wild.lab", "r1.lab", "directory.lab"):
+        assert f"{name} NONE -" in gnutls(scene.first, name)
+    client = ("--x509certfile", pki().client.crt, "--x509keyfile", pki().client.key_file)
+    assert f"secret.lab SUCCESS {SUBJECT}" in gnutls(scene.first, "secret.lab", *client)
+    assert "200 OK" not in gnutls(scene.first, "secret.lab")
+    assert "Received alert [112]" in gnutls(strict.first, "unknown.lab")
+
+
 HOSTILE = [
     "../outside",
     "./directory.lab",
