@@ -55,6 +55,9 @@ class Guest:
     def crashed(self) -> None:
         self.crashes += 1
 
+    def waits_for(self) -> str:
+        return "idle"
+
     def leave_if_idle(self, when: float) -> None: ...
 
     def give_way(self) -> None:

@@ -9,15 +9,15 @@ import uwsgi_tls
 PACKAGE = Path(uwsgi_tls.__file__).parent
 LAYERS = (
     "__init__ errors gone addresses https_option converters options placeholders ini ignored config client_allow"
-    " rfc2253 policy names sites hello proxy_protocol http websocket chunked response pace spool uwsgi_packet",
+    " rfc2253 policy names sites hello proxy_protocol http websocket chunked response pace spool tally uwsgi_packet",
     "activation notify listeners pem pkcs12 private_keys chains revocations certificates passphrases refusals tls contexts peer"
     " privileges pidfile titles daemon logs trusted_path monitor watch scoreboard certificate_authority pki_files"
     " pki_passwords pki",
     "lounge crowd channel intake sources service farewell access exchange connection tunnel arrival vhosts"
-    " backends stats",
+    " backends census stats",
     "worker",
     "endpoints supervisor master",
-    "check help control cli __main__",
+    "check help man completion control cli __main__",
 )
 LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in names.split()}
 PATH_OF = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

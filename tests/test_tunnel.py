@@ -16,6 +16,7 @@ from uwsgi_tls import tunnel as tunnel_module
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.gone import Ended, Gone
 from uwsgi_tls.lounge import NEVER, READ, WRITE, Lounge
+from uwsgi_tls.tally import Tally
 from uwsgi_tls.tunnel import BLOCK_BYTES, HALF_CLOSED_SECONDS, Tunnel
 
 HEAD = b"HTTP/1.1 101 Over\r\n\r\n"
@@ -33,7 +34,7 @@ class Client:
         self.buffer = b""
         self.tunnel: Tunnel | None = None
         self.step: Any = None
-        self.service = SimpleNamespace(lounge=lounge, ends=NEVER, complain=self.said_to_log)
+        self.service = SimpleNamespace(lounge=lounge, ends=NEVER, complain=self.said_to_log, tally=Tally())
         self.channel = self
         self.want = READ
         self.says: list[bytes | Exception] = []

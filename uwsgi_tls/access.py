@@ -1,6 +1,5 @@
 """What the access log says of an exchange that is over, or cut."""
 
-import time
 from typing import TYPE_CHECKING
 
 from uwsgi_tls.logs import AccessRecord
@@ -11,8 +10,8 @@ if TYPE_CHECKING:
 STATUS_CLIENT_LEFT = 499  # as nginx has it, where there was nobody left to answer
 
 
-def record(exchange: "Exchange") -> AccessRecord:
-    """The facts of one line."""
+def record(exchange: "Exchange", ended: float) -> AccessRecord:
+    """The facts of one line; `ended` is the time (time.time()) at which it is over."""
     connection, head = exchange.connection, exchange.head
     service = connection.service
     fields = head.fields if head is not None else {}
@@ -32,7 +31,7 @@ def record(exchange: "Exchange") -> AccessRecord:
         size=max(0, exchange.sent - exchange.waiting()),
         headers=exchange.headers,
         headers_size=exchange.head_bytes,
-        micros=int((time.time() - exchange.started) * 1e6),
+        micros=int((ended - exchange.started) * 1e6),
         host=head.host if head is not None else "",
         user_agent=fields.get("HTTP_USER_AGENT", ""),
         referer=fields.get("HTTP_REFERER", ""),

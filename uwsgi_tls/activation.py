@@ -40,6 +40,7 @@ def with_passed(config: Config, environ: MutableMapping[str, str], log: Callable
 def descriptors(config: Config) -> set[FdAddress]:
     """The addresses in it that are inherited descriptors."""
     addresses = [shared.address for shared in config.shared_socket] + [https.address for https in config.listeners]
+    addresses += [address for _, address, _ in config.stats_listeners]
     return {address for address in addresses if isinstance(address, FdAddress)}
 
 

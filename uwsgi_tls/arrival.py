@@ -58,6 +58,7 @@ class Arrival:
         self._step: Callable[[int], None] = self._proxy_header
         if service.trusted is None:
             self._is_from(peer)
+        service.tally.accepted += 1
         service.crowd.arrived(self)
         try:
             self._park()
@@ -69,11 +70,16 @@ class Arrival:
         self._step(events)
 
     def expired(self) -> None:
+        if not self._service.draining:
+            self._service.tally.count("deadlines.arrival")
         self._close()
 
     def crashed(self) -> None:
         self._complain(f"ended by a defect: {traceback.format_exc()}")
         self._close()
+
+    def waits_for(self) -> str:
+        return "arrival"
 
     def leave_if_idle(self, when: float) -> None:
         """The worker drains: a client that has said nothing yet is kept until `when` at most."""
@@ -89,17 +95,17 @@ class Arrival:
         trusted = self._service.trusted
         assert trusted is not None
         if self._sock.family != socket.AF_UNIX and not any(ip_address(self._peer[0]) in network for network in trusted):
-            return self._turn_away("PROXY headers of this address are not to be believed")
+            return self._turn_away("PROXY headers of this address are not to be believed", "proxy")
         data = self._peek(proxy_protocol.V2_BYTES)
         if data is None:
             return None
         seen = proxy_protocol.look(data)
         if isinstance(seen, proxy_protocol.Wanted):
             if self._low_water == seen.bytes_total:
-                return self._turn_away("its PROXY header came in pieces that cannot be waited for")
+                return self._turn_away("its PROXY header came in pieces that cannot be waited for", "proxy")
             return self._want(seen.bytes_total, events)
         if seen is None:
-            return self._turn_away("its first bytes are no valid PROXY header")
+            return self._turn_away("its first bytes are no valid PROXY header", "proxy")
         self._sock.recv(seen.length)
         self._restore_low_water()
         self._is_from(seen.source or self._peer)
@@ -128,8 +134,9 @@ class Arrival:
             return self._choose(seen.sni)
         if seen.kind == "http":
             self._complain("plain HTTP was sent to the HTTPS port")
+            self._service.tally.count("failures.not_tls")
             return self._answer(PLAIN_HTTP_ANSWER)
-        return self._turn_away("what was sent is not TLS")
+        return self._turn_away("what was sent is not TLS", "not_tls")
 
     def _choose(self, sni: str) -> None:
         """The name decides who answers; whoever asks for none gets the listener's own site."""
@@ -139,6 +146,7 @@ class Arrival:
             self._endpoint = endpoint
         elif own_names is not None and sni and not own_names.find(sni):
             self._complain(f"nobody here has the name {sni}")
+            self._service.tally.count("failures.name")
             return self._answer(UNRECOGNIZED_NAME)
         return self._begin(sni)
 
@@ -178,7 +186,8 @@ class Arrival:
         self._service.crowd.follows(self, farewell)
         return farewell.begin()
 
-    def _turn_away(self, why: str) -> None:
+    def _turn_away(self, why: str, reason: str) -> None:
+        self._service.tally.count(f"failures.{reason}")
         self._complain(why)
         self._close()
 

@@ -16,6 +16,7 @@ from uwsgi_tls import peer, tls
 from uwsgi_tls.client_allow import Rule
 from uwsgi_tls.gone import Ended, Gone
 from uwsgi_tls.lounge import READ, WRITE
+from uwsgi_tls.tally import Tally
 
 
 class Channel:
@@ -101,6 +102,16 @@ class Channel:
                 self._tls.shutdown()  # TLS has an alert for it, access_denied, but pyOpenSSL does not
             raise Gone(objection)
         return peer.client_variables(self._tls, sni, export_cert)
+
+    def count_in(self, tally: Tally) -> None:
+        """Counts a handshake that is complete, and whose client may stay."""
+        conn = self._tls
+        tally.shaken_hands(
+            conn.get_protocol_version_name(),
+            conn.get_cipher_name() or "",
+            resumed=tls.resumed(conn),
+            verified=conn.get_peer_certificate() is not None,
+        )
 
     def facts(self, sni: str) -> peer.TlsFacts:
         """What was negotiated, for the built-in page."""

@@ -42,7 +42,8 @@ _uwsgi_tls() {
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
     fi
     # A file of options may stand anywhere.
-    [[ ${#COMPREPLY[@]} -gt 0 || $word == -* ]] || mapfile -t COMPREPLY < <(compgen -f -X '!*.ini' -- "$word"; compgen -d -- "$word")
+    [[ ${#COMPREPLY[@]} -gt 0 || $word == -* ]] ||
+        mapfile -t COMPREPLY < <(compgen -f -X '!*.ini' -- "$word"; compgen -d -- "$word")
 }
 complete -o filenames -F _uwsgi_tls uwsgi-tls
 """

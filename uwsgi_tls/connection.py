@@ -97,6 +97,8 @@ class Connection:
     def _time_out(self) -> None:
         """The deadline has passed: a client that owes the rest of a request is told so, any other is just left."""
         exchange = self.exchange
+        if self.deadline and not self.service.draining:  # 0 is that of a response that was given up
+            self.service.tally.count(f"deadlines.{self.waits_for()}")
         if self.tunnel is not None:
             return self.tunnel.time_out()
         if self.step == self._more_body or (self.step == self._more_head and self.buffer):
@@ -110,6 +112,7 @@ class Connection:
             if self.step == self._more_head:
                 return self.finish(linger=False)  # RFC 9112, 9.8: with a closure alert
             if self.step == self._more_handshake:
+                self.service.tally.count("failures.timeout")
                 self._complain("TLS handshake did not finish in time")
             self.close()
 
@@ -130,6 +133,7 @@ class Connection:
                 raise Gone("the client has asked for another name than it seemed to")
             identity = channel.client_variables(self.sni, self.service.export_cert, self.endpoint.client_allow)
         except Gone as gone:
+            self.service.tally.not_shaken_hands(str(gone))
             self._complain(f"TLS handshake failed: {gone}")
             # The alert that tells the client why is on its way; closing with unread bytes would overtake it by a reset.
             return self._linger()
@@ -140,6 +144,7 @@ class Connection:
             ("REMOTE_ADDR", self.peer[0]),
             ("REMOTE_PORT", self.peer[1]),
         )
+        channel.count_in(self.service.tally)
         self.service.crowd.handshake_over(self.fd)
         self.step = self._more_head
         self.idle_from = self.service.lounge.now
@@ -192,6 +197,8 @@ class Connection:
             data = self.channel.receive()
         except Gone:
             return exchange.client_gone()
+        count = len(data)
+        self.service.tally.bytes_in += count
         self.buffer += data
         self._park(READ if len(self.buffer) < self.service.limits.head_bytes else HANGUP_ONLY)
 
@@ -295,7 +302,9 @@ class Connection:
 
     def write(self, data: bytes | memoryview) -> int:
         """Sends what the client takes now and returns how many bytes that was. Raises Gone."""
-        return self.channel.send(data)
+        sent = self.channel.send(data)
+        self.service.tally.bytes_out += sent
+        return sent
 
     def _read(self) -> bytes | None:
         """Data, or None when the connection was parked for more. Raises Gone."""
@@ -304,6 +313,8 @@ class Connection:
         if not data:
             self._park(channel.want)
             return None
+        count = len(data)
+        self.service.tally.bytes_in += count
         return data
 
     def wait_for_answer(self) -> None:
@@ -337,6 +348,23 @@ class Connection:
             return False
         self.deadline = NEVER
         return True
+
+    def waits_for(self) -> str:
+        """What it waits for, a word of tally.WAITS. Any thread may ask, and hears what was so a moment ago."""
+        step = self.step
+        if self.tunnel is not None:
+            return "tunnel"
+        if step == self._more_head:
+            return "head" if self.idle_from == NEVER else "idle"
+        if step == self._more_handshake:
+            return "handshake"
+        if step == self._more_body:
+            return "body"
+        if step != self._while_answered:
+            return "writing"
+        if not self.service.backend.blocking:
+            return "backend"
+        return "application" if self.deadline == NEVER else "room"
 
     # The end.
 

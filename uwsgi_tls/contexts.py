@@ -82,6 +82,7 @@ def _set_groups(context: SSL.Context) -> None:
     """Debian 12's cryptography cannot name them: they stay OpenSSL's. set_tmp_ecdh leaves but one, as uWSGI does."""
     if hasattr(_lib, "SSL_CTX_set1_curves_list"):  # which takes any group since OpenSSL 1.1.1
         any(_lib.SSL_CTX_set1_curves_list(context._context, words.encode("ascii")) for words in policy.GROUPS)
+        _lib.ERR_clear_error()  # an OpenSSL before 3.5 does not know the first form, and has said so
 
 
 def _set_ciphers(context: SSL.Context, site: Site) -> None:
@@ -94,9 +95,10 @@ def _set_ciphers(context: SSL.Context, site: Site) -> None:
         context.set_cipher_list(words.encode("utf-8"))
     except SSL.Error as error:
         raise BadFile(f"ciphers {site.ciphers!r}: {tls.openssl_reason(error)}; see openssl ciphers -v") from None
+    suites = site.ciphersuites or policy.SUITES
     # Public since pyOpenSSL 25.2, as set_tls13_ciphersuites.
-    if site.ciphersuites and not _lib.SSL_CTX_set_ciphersuites(context._context, site.ciphersuites.encode("ascii")):
-        raise BadFile(f"ciphersuites {site.ciphersuites!r}: OpenSSL does not have them")
+    if not _lib.SSL_CTX_set_ciphersuites(context._context, suites.encode("ascii")):
+        raise BadFile(f"ciphersuites {suites!r}: OpenSSL does not have them")
 
 
 def _add_credential(context: SSL.Context, credential: Credential) -> None:

@@ -101,6 +101,16 @@ def https_socket(text: str) -> HttpsListener:
     return dataclasses.replace(parse_https(text), option="https-socket")
 
 
+def stats_address(text: str) -> Address:
+    """An address to listen on."""
+    return addresses.parse(text, shared_allowed=False)
+
+
+def stats_http(text: str) -> Address | bool:
+    """An address to listen on, or a word that says whether `stats` itself speaks HTTP, which is all it is in uWSGI."""
+    return flag(text) if text.lower() in TRUE_WORDS | FALSE_WORDS else stats_address(text)
+
+
 def backend_address(text: str) -> Address:
     """An address to connect to."""
     address = addresses.parse(text, shared_allowed=False)

@@ -28,6 +28,9 @@ class Guest(Waiter, Protocol):
     fd: int
     idle_from: float  # since when nothing is under way (time.monotonic() seconds), or NEVER
 
+    def waits_for(self) -> str:
+        """A word of tally.WAITS; any thread may ask."""
+
     def leave_if_idle(self, when: float) -> None:
         """The worker drains: a guest that has nothing under way leaves at `when`."""
 
@@ -64,7 +67,8 @@ class Crowd:
         self._clients: dict[str, int] = {}
         self._lock = threading.Lock()  # of the counts
         self._next_look = 0.0
-        self._idle_told = self._handshakes_told = 0
+        # How often each limit has cost somebody the connection.
+        self.idle_told = self.handshakes_told = self.not_admitted = 0
         self._say_crowded, self._say_handshakes = Notice(), Notice()
 
     def has_room(self) -> bool:
@@ -108,6 +112,7 @@ class Crowd:
         with self._lock:
             count = self._clients.get(address, 0)
             if count >= self._per_client:
+                self.not_admitted += 1
                 return False
             self._clients[address] = count + 1
             return True
@@ -134,20 +139,20 @@ class Crowd:
         told = sum(self._tell(guest, lambda guest: guest.idle_from <= latest) for guest in longest)
         if told < batch:
             self._next_look = now + LOOK_SECONDS
-        self._idle_told += told
+        self.idle_told += told
         if told:
             self._say_crowded(
                 f"{len(self.guests) + told} connections, of {self._limit} (worker-connections): idle ones give way,"
-                f" {self._idle_told} so far"
+                f" {self.idle_told} so far"
             )
 
     def _end_oldest_handshakes(self) -> None:
         batch = max(1, self._max_handshakes // BATCH_PART)
         for guest in list(self._handshakes.values())[:batch]:
-            self._handshakes_told += self._tell(guest, lambda guest: self._handshakes.get(guest.fd) is guest)
+            self.handshakes_told += self._tell(guest, lambda guest: self._handshakes.get(guest.fd) is guest)
         self._say_handshakes(
             f"more than {self._max_handshakes} handshakes are under way (https-max-handshakes): the oldest give way,"
-            f" {self._handshakes_told} so far"
+            f" {self.handshakes_told} so far"
         )
 
     def _tell(self, guest: Guest, still: Callable[[Guest], bool]) -> bool:

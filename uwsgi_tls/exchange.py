@@ -376,8 +376,12 @@ class Exchange:
         self.over = True
         service = self.connection.service
         service.requests += 1
+        tally, ended = service.tally, time.time()
+        tally.responses[self.status // 100] += 1
+        if ended > self.started:  # else the clock was set
+            tally.seconds += ended - self.started
         if service.access_log is not None:
-            service.access_log.write(access.record(self))
+            service.access_log.write(access.record(self, ended))
         if self.body is not None and not self.taken:
             self.body.close()
         source, self._source = self._source, None

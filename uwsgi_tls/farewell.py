@@ -52,6 +52,9 @@ class Farewell:
     def crashed(self) -> None:
         self._close()
 
+    def waits_for(self) -> str:
+        return "farewell"
+
     def leave_if_idle(self, when: float) -> None:
         """It is leaving already."""
 

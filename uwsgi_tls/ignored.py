@@ -131,8 +131,8 @@ _LATER = _words(
     procname-append procname-master py-auto-reload python-autoreload reload-on-as reload-on-rss req-logger
     reuse-port safe-pidfile safe-pidfile2 show-config so-keepalive so-send-timeout socket socket-rcvbuf
     socket-sndbuf socket-timeout ssl-session-use-cache
-    ssl-sessions-use-cache ssl-tmp-dir stats stats-http stats-min
-    stats-minified stats-no-cores stats-server thunder-lock touch-chain-reload touch-exec touch-logreopen
+    ssl-sessions-use-cache ssl-tmp-dir stats-min
+    stats-minified stats-no-cores thunder-lock touch-chain-reload touch-exec touch-logreopen
     touch-logrotate touch-reload touch-signal touch-workers-reload umask unenv uwsgi-socket vacuum
     worker-reload-mercy wsgi-env-behavior wsgi-env-behaviour
     """
@@ -253,8 +253,8 @@ _WITH_VALUE = _words(
     st static-cache-paths static-cache-paths-name static-check static-expires static-expires-mtime
     static-expires-path-info static-expires-path-info-mtime static-expires-type static-expires-type-mtime
     static-expires-uri static-expires-uri-mtime static-gzip static-gzip-dir static-gzip-ext static-gzip-prefix
-    static-gzip-suffix static-index static-map static-map2 static-safe static-skip-ext stats stats-push
-    stats-pusher-default-freq stats-pushers-default-freq stats-server stop subscribe subscribe-freq subscribe-to
+    static-gzip-suffix static-index static-map static-map2 static-safe static-skip-ext stats-push
+    stats-pusher-default-freq stats-pushers-default-freq stop subscribe subscribe-freq subscribe-to
     subscribe-with-modifier1 subscribe2 subscription-algo subscription-notify-socket subscription-tolerance
     subscriptions-credentials-check subscriptions-sign-check subscriptions-sign-check-tolerance
     subscriptions-sign-skip-uid suspend suwsgi-socket symcall symcall-post-fork symcall-register-rpc tcp-fast-open
@@ -313,7 +313,7 @@ _WITHOUT_VALUE = _words(
     router-list routers-list rsyslog-split-messages setns-preopen show-config shutdown-sockets single-interpreter
     skip-atexit skip-atexit-teardown skip-zero so-keepalive so-send-timeout so-write-timeout socket-send-timeout
     socket-write-timeout spooler-ordered spooler-quiet ssl-enable-sslv3 ssl-enable3
-    sslrouter-cheap sslrouter-sni stackless start-unsubscribed start_response-nodelay static-gzip-all stats-http
+    sslrouter-cheap sslrouter-sni stackless start-unsubscribed start_response-nodelay static-gzip-all
     stats-min stats-minified stats-no-cores stats-no-metrics subscription-dotsplit subscriptions-use-credentials
     symcall-use-next tcp-fast-open-client tcp-fastopen-client tcp-nodelay threaded-logger thunder-lock ugreen
     unsubscribe-on-graceful-reload use-abort vacuum vhost vhost-host write-errors-exception-only

@@ -12,6 +12,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import HttpsListener
 from uwsgi_tls.options import Config
 from uwsgi_tls.privileges import Identity
+
+STATS_BACKLOG = 16
 
 _TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _CAUSES = {
@@ -49,19 +52,30 @@ class HttpsSocket:
     shared: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class StatsSocket:
+    """Where the server tells how it is; `http`: by HTTP."""
+
+    socket: socket.socket
+    name: str
+    http: bool
+
+
 class Bound:
     """Every listening socket of a configuration."""
 
-    __slots__ = ("_files", "https", "shared")
+    __slots__ = ("_files", "https", "shared", "stats")
 
     def __init__(self) -> None:
         self.shared: list[SharedListener] = []
         self.https: list[HttpsSocket] = []
+        self.stats: list[StatsSocket] = []
         self._files: list[tuple[str, int, int]] = []  # path, device and inode of each UNIX socket file made here
 
     def release(self) -> None:
         """Close all sockets and remove the UNIX socket files made here. Only for the process that ends the service."""
-        for sock in (*(each.socket for each in self.shared), *(each.socket for each in self.https)):
+        own = [each.socket for each in self.shared] + [each.socket for each in self.stats]
+        for sock in (*own, *(each.socket for each in self.https)):
             sock.close()
         for path, device, inode in self._files:
             # After the drop the directory may not be ours to change; then the next start replaces the stale file.
@@ -106,6 +120,7 @@ def bind_all(config: Config, log: Callable[[str], None], identity: Identity | No
     try:
         _bind_shared(bound, config, log, identity)
         _bind_https(bound, config, references, log, identity)
+        _bind_stats(bound, config, log, identity)
     except BaseException:  # whatever it is, no socket and no file stays behind
         bound.release()
         raise
@@ -143,6 +158,15 @@ def _bind_https(
         log(f"https listener {index} {verb} {_kind(sock)} address {_name(sock)} fd {sock.fileno()}")
 
 
+def _bind_stats(bound: Bound, config: Config, log: Callable[[str], None], identity: Identity | None) -> None:
+    for option, address, http in config.stats_listeners:
+        with _as_config_error(option, str(address), config.origins.get(option, ""), address):
+            sock, verb = bound._open(address, STATS_BACKLOG, identity)
+            bound.stats.append(StatsSocket(sock, _name(sock), http))
+            _check_public(sock.family, sock.getsockname(), config)
+        log(f"{option} {verb} {_kind(sock)} address {_name(sock)} fd {sock.fileno()}")
+
+
 def check_all(config: Config) -> list[str]:
     """What `bind_all` would do, in lines of text, with nothing bound or changed. Raises ConfigError."""
     references = _resolve(config)
@@ -159,7 +183,16 @@ def check_all(config: Config) -> list[str]:
         with _as_config_error(option.option, option.text, option.where, option.address):
             _check(option.address)
         lines.append(f"https listener {index}: {option.address}")
-    return lines + _unused(config, references)
+    return [*lines, *_check_stats(config), *_unused(config, references)]
+
+
+def _check_stats(config: Config) -> Iterator[str]:
+    for option, address, http in config.stats_listeners:
+        with _as_config_error(option, str(address), config.origins.get(option, ""), address):
+            _check(address)
+            if isinstance(address, TcpAddress):
+                _check_public(*_socket_address(address), config)
+        yield f"{option}: {address}{' (HTTP)' if http else ''}"
 
 
 def _resolve(config: Config) -> list[int | None]:
@@ -180,6 +213,8 @@ def _resolve(config: Config) -> list[int | None]:
             address = SharedAddress(reference)  # the same by its number and by its name
         _claim(taken, address, option.option, option.text, option.where)
         references.append(reference)
+    for name, address, _ in config.stats_listeners:
+        _claim(taken, address, name, str(address), config.origins.get(name, ""))
     return references
 
 
@@ -203,6 +238,12 @@ def _claim(taken: dict[Address, str], address: Address, option: str, text: str, 
     if address in taken and not (isinstance(address, TcpAddress) and address.port == 0):
         raise ConfigError(option, text, f"{address} is already used by {taken[address]}", where)
     taken[address] = f"{option} = {text}" + (f" ({where})" if where else "")
+
+
+def _check_public(family: int, where: Any, config: Config) -> None:
+    """Raises ValueError for an address of statistics that others than users of this machine can reach."""
+    if family in _TCP_FAMILIES and not ip_address(where[0].partition("%")[0]).is_loopback and not config.stats_public:
+        raise ValueError("whoever reaches it could read all of it: use 127.0.0.1 or a UNIX socket, or say stats-public")
 
 
 def _label(config: Config, index: int) -> str:

@@ -47,8 +47,8 @@ _FILES = (
     ("/var/log/uwsgi-tls/NAME.log", "Its log, likewise. Under systemd the log is in the journal."),
 )
 _SERVICE = """\
-With Debian's package each `/etc/uwsgi-tls/NAME.ini` is a server of its own. One whose ini names no `uid` runs as the user
-`uwsgi-tls`. Under an init that runs scripts, `service uwsgi-tls ACTION` acts on all of them, and
+With Debian's package each `/etc/uwsgi-tls/NAME.ini` is a server of its own. One whose ini names no `uid` runs as the
+user `uwsgi-tls`. Under an init that runs scripts, `service uwsgi-tls ACTION` acts on all of them, and
 `/etc/init.d/uwsgi-tls ACTION NAME...` on those that are named. The actions are `start`, `stop`, `restart`, `reload`,
 `force-reload`, `try-restart`, `status`, `configtest` and `rotate`.
 
@@ -57,8 +57,8 @@ server alone if anything is wrong. A reload reads certificates, keys, CAs and CR
 effect with `restart`.
 
 The exit status of `status` is 0 if all servers asked for run, 1 if one has died and left its pid file, 3 if one is
-stopped. The others exit with 0, 1 after a failure, 3 for an unknown action, 6 for a configuration that cannot be served,
-or 7 for a reload of what does not run.
+stopped. The others exit with 0, 1 after a failure, 3 for an unknown action, 6 for a configuration that cannot be
+served, or 7 for a reload of what does not run.
 """
 _EXAMPLES = (
     (
@@ -111,8 +111,8 @@ def _command_sections() -> Iterator[str]:
     yield _text(SUMMARY)
     yield ".PP"
     yield _text(
-        "Clients can be asked for certificates. No client and no backend, however slow, holds a thread; whoever waits is"
-        " parked. A reload reads certificates and keys again, also those that only root may read, and loses no request."
+        "Clients can be asked for certificates. No client and no backend, however slow, holds a thread; whoever waits"
+        " is parked. A reload reads certificates and keys again, even such as only root may read, and loses no request."
     )
     yield _section("OPTIONS")
     yield _text(WAYS)
@@ -142,7 +142,9 @@ def _ini_sections() -> Iterator[str]:
     yield _section("SYNOPSIS")
     yield r"\fI/etc/uwsgi\-tls/NAME.ini\fR"
     yield _section("DESCRIPTION")
-    yield _text("Such a file holds options of uwsgi-tls(1), without their dashes. It may be one that was written for uWSGI.")
+    yield _text(
+        "Such a file holds options of uwsgi-tls(1), without their dashes. It may be one that was written for uWSGI."
+    )
     yield ".PP"
     yield _paragraphs(INI_NOTES)
     yield _section("KEYS")
@@ -153,7 +155,9 @@ def _ini_sections() -> Iterator[str]:
     yield _literal(_INI_EXAMPLE)
     yield ".PP"
     yield _text("Clients must show a certificate that `ca.crt` has signed and `ca.crl` does not revoke:")
-    yield _literal("https = =0,/etc/ssl/site.crt,/etc/ssl/private/site.key,,!/etc/ssl/ca.crt\nssl-crl = /etc/ssl/ca.crl")
+    yield _literal(
+        "https = =0,/etc/ssl/site.crt,/etc/ssl/private/site.key,,!/etc/ssl/ca.crt\nssl-crl = /etc/ssl/ca.crl"
+    )
     yield _section("FILES")
     yield from _pairs(_FILES)
     yield _section("SEE ALSO")

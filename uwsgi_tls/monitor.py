@@ -9,6 +9,7 @@ than to read, and ends with the master. A master that has been taken over gets f
 import errno
 import os
 import resource
+import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,7 @@ from uwsgi_tls.trusted_path import open_trusted
 
 REQUEST_BYTES = 4096  # PATH_MAX of limits.h, which counts the NUL
 ANSWER_SECONDS = 10.0  # a disk may be slow; a monitor that is stuck must not hold the master
+END_SECONDS = 1.0
 DESCRIPTORS = 16
 CONFINED = b"1"
 OPENED = b"0"
@@ -63,8 +65,13 @@ class Monitor:
         return True
 
     def close(self) -> None:
-        """Ends it: it has nothing to do once nobody asks."""
+        """Ends it, and waits a moment for that, so that nothing of a server that has stopped is left."""
         self.channel.close()
+        if self.pid:
+            with suppress(OSError):  # buried already, or a container's filter of system calls does not know this one
+                process = os.pidfd_open(self.pid)
+                select.select([process], [], [], END_SECONDS)
+                os.close(process)
 
 
 def start(is_named: Callable[[str], bool], title_prefix: str) -> Monitor:

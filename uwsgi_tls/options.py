@@ -30,6 +30,8 @@ from uwsgi_tls.converters import (
     network,
     process_count,
     shared_socket,
+    stats_address,
+    stats_http,
     variable,
     verify_depth,
     wsgi_module,
@@ -55,8 +57,9 @@ PROCESSES = "Processes"
 ROUTING = "Where requests go"
 HTTP = "HTTP"
 LOGGING = "Logging"
+STATISTICS = "Statistics"
 CONFIGURATION = "Configuration"
-GROUPS = (LISTENING, TLS, PRIVILEGES, PROCESSES, ROUTING, HTTP, LOGGING, CONFIGURATION)
+GROUPS = (LISTENING, TLS, PRIVILEGES, PROCESSES, ROUTING, HTTP, LOGGING, STATISTICS, CONFIGURATION)
 
 BODY_BYTES_MAX = 2**63 - 1
 _AS_HTTP_TIMEOUT = -1
@@ -381,6 +384,21 @@ class Config:
     )  # fmt: skip
     log_json: bool = _flag(False, LOGGING, "write every log line as a JSON object", note="not in uWSGI")
 
+    stats: tuple[Address, ...] = _list(
+        "ADDRESS", stats_address, STATISTICS,
+        "tell whoever connects to ADDRESS how the server is, in uWSGI's JSON with a part of our own: for uwsgitop",
+        aliases=("stats-server",), note="without the variables of requests",
+    )  # fmt: skip
+    stats_http: tuple[Address | bool, ...] = _list(
+        "ADDRESS", stats_http, STATISTICS,
+        "the same by HTTP: /metrics for Prometheus, / for a browser, /stats.json; true: the ADDRESS of stats speaks HTTP",
+        note="only a flag in uWSGI",
+    )  # fmt: skip
+    stats_public: bool = _flag(
+        False, STATISTICS, "let these be other addresses than the loopback ones: whoever reaches them can read all of it",
+        note="not in uWSGI",
+    )  # fmt: skip
+
     check: bool = _flag(
         False, CONFIGURATION, "load everything, say what would be done, and exit", short="t",
         note="-t is harakiri in uWSGI",
@@ -406,6 +424,12 @@ class Config:
     def listeners(self) -> tuple[HttpsListener, ...]:
         """Every HTTPS listener, whichever of the three options it came from."""
         return self.https + self.https2 + self.https_socket
+
+    @property
+    def stats_listeners(self) -> tuple[tuple[str, Address, bool], ...]:
+        """Each socket for statistics: its option, its address and whether it speaks HTTP."""
+        plain = tuple(("stats", address, True in self.stats_http) for address in self.stats)
+        return plain + tuple(("stats-http", each, True) for each in self.stats_http if not isinstance(each, bool))
 
 
 def _rows() -> Sequence[Row]:

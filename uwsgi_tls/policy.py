@@ -19,16 +19,16 @@ _INTERMEDIATE_CIPHERS = (
 # Mozilla's, where OpenSSL's own list goes on to P-521, X448 and finite fields. The first form is OpenSSL 3.5's: what is
 # safe from quantum computers is worth a round trip, and among the others the client's key share counts.
 GROUPS: Final = ("X25519MLKEM768/X25519:secp256r1:secp384r1", "X25519:secp256r1:secp384r1")
-_SUITES = frozenset(
-    ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_CCM_SHA256"]
-)
+# In Mozilla's order: OpenSSL's own begins with AES-256, which takes a third more time and protects nobody better.
+SUITES: Final = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+_SUITES = frozenset([*SUITES.split(":"), "TLS_AES_128_CCM_SHA256"])
 _FORWARD_SECRET = ("ECDHE-", "DHE-", "TLS_")
 _AEAD = ("-GCM-", "-CHACHA20-", "-CCM", "TLS_")
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a profile allows; its TLS 1.3 suites are those that OpenSSL has on by itself."""
+    """What a profile allows, beside the suites of TLS 1.3."""
 
     min_version: str
     max_version: str

@@ -250,7 +250,12 @@ def _expect(what: str, found: object, wanted: object) -> None:
 
 
 def keep_only(capability: int) -> None:
-    """For a process that stays root: no capability but this one, and none to gain. Raises PrivilegeError."""
+    """For a process that stays root: no capability but this one, and none to gain. Raises PrivilegeError.
+
+    Where it has been taken from root beforehand, as containers do, none is left; root's own files it may read all the
+    same.
+    """
+    kept = int(_status()["CapPrm"], 16) & 1 << capability
     try:
         _clear_ambient()
         _empty_bounding_set()
@@ -260,7 +265,7 @@ def keep_only(capability: int) -> None:
         raise PrivilegeError(f"cannot give capabilities up: {error}") from error
     status = _status()
     for name in _CAPABILITY_SETS:
-        _expect(name, int(status[name], 16), 1 << capability if name in ("CapPrm", "CapEff") else 0)
+        _expect(name, int(status[name], 16), kept if name in ("CapPrm", "CapEff") else 0)
 
 
 def harden(no_new_privs: bool) -> None:

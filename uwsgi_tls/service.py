@@ -20,6 +20,7 @@ from uwsgi_tls.lounge import NEVER, Lounge
 from uwsgi_tls.names import Names, of_host
 from uwsgi_tls.response import http_date
 from uwsgi_tls.spool import Disk
+from uwsgi_tls.tally import Tally
 
 if TYPE_CHECKING:
     from uwsgi_tls.exchange import Exchange
@@ -163,6 +164,7 @@ class Service:
     draining: bool = False
     ends: float = NEVER  # when tunnels end because the worker leaves (time.monotonic() seconds)
     requests: int = 0
+    tally: Tally = field(default_factory=Tally)
     complain: Complaints = field(default_factory=Complaints)
     _date: tuple[int, str] = (0, "")
 

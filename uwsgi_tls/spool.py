@@ -26,6 +26,7 @@ class Disk:
         """`directory`: by default where tempfile says; `limit`: in bytes, 0 for any number."""
         self.directory = directory
         self.used = 0
+        self.refused = 0  # times
         self._limit = limit
         self._lock = threading.Lock()
 
@@ -37,6 +38,7 @@ class Disk:
         """Before so many bytes are written. Raises OSError, as a disk does whose owner has used up his share."""
         with self._lock:
             if not self.fits(count):
+                self.refused += 1
                 raise OSError(errno.EDQUOT, "spool-limit is reached")
             self.used += count
 

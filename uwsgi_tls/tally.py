@@ -41,7 +41,7 @@ LIMITS = ("worker-connections", "https-max-handshakes", "connections-per-client"
 RESPONSES = ("unanswered", "1xx", "2xx", "3xx", "4xx", "5xx")  # by the first digit of the status
 SOCKETS = 16  # listening ones whose queues are told
 
-_PLAIN = ("requests", "accepted", "bytes_in", "bytes_out", "micros", "exceptions", "backend_errors")
+_PLAIN = ("requests", "accepted", "bytes_in", "bytes_out", "micros")
 _RARE = (
     "exceptions",
     "backend_errors",
@@ -51,14 +51,17 @@ _RARE = (
     *(f"ciphers.{name}" for name in CIPHERS),
     *(f"certificates.{result}" for result in ("none", "verified", "refused")),
     *(f"deadlines.{what}" for what in WAITS),
-    *(f"limits.{name}" for name in LIMITS),
 )
 
 # Counters only grow, and outlive their worker in a sum; gauges are of this moment. Both are whole numbers.
-COUNTERS = tuple(dict.fromkeys((*_PLAIN, *(f"responses.{kind}" for kind in RESPONSES), *_RARE)))
+COUNTERS = (
+    *_PLAIN,
+    *(f"responses.{kind}" for kind in RESPONSES),
+    *_RARE,
+    *(f"limits.{name}" for name in LIMITS),  # which those count who keep them
+)
 GAUGES = (
     *(f"connections.{what}" for what in WAITS),
-    "running",  # calls of the application
     "average",  # microseconds of a request, of late
     "spooled",  # bytes
     "rss",  # bytes
@@ -98,7 +101,7 @@ class Tally:
         self._rare = dict.fromkeys(_RARE, 0)
 
     def count(self, name: str) -> None:
-        """One more of what is rare: "exceptions", "deadlines.idle", "limits.spool-limit" and the like."""
+        """One more of what is rare: "exceptions", "deadlines.idle" and the like."""
         self._rare[name] += 1
 
     def shaken_hands(self, protocol: str, cipher: str, *, resumed: bool, verified: bool) -> None:
@@ -115,11 +118,10 @@ class Tally:
         if reason == "certificate":
             self.count("certificates.refused")
 
-    def counters(self, requests: int) -> Mapping[str, int]:
-        """All COUNTERS by name; the number of requests is the service's."""
+    def counters(self) -> Mapping[str, int]:
+        """What is counted here, by its name in COUNTERS."""
         responses = dict(zip((f"responses.{kind}" for kind in RESPONSES), self.responses, strict=False))
         return {
-            "requests": requests,
             "accepted": self.accepted,
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,

@@ -144,6 +144,8 @@ class Tunnel:
                 self._wants_to_read = channel.want
                 if not self._up and not self._client_ended:
                     return
+                count = len(self._up)
+                self._connection.service.tally.bytes_in += count
                 self._renew()
             try:
                 if self._up:

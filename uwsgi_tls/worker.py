@@ -30,6 +30,7 @@ from uwsgi_tls.backends.proxy import NodeProtocol, Policy, ProxyBackend
 from uwsgi_tls.backends.report import ReportBackend
 from uwsgi_tls.backends.uwsgi import UwsgiProtocol
 from uwsgi_tls.backends.wsgi import Application, WsgiBackend
+from uwsgi_tls.census import Census
 from uwsgi_tls.crowd import Notice
 from uwsgi_tls.farewell import LINGER_SECONDS
 from uwsgi_tls.logs import AccessLog, line, trace
@@ -86,6 +87,7 @@ def run(task: Task, seat: Seat) -> int:
     privileges.die_with_parent(task.master)
     daemon.leave_terminal()
     _title(task, seat, "starting")
+    seat.slot.enter("starting", os.getpid())
     wakeup = _take_signals()
     config = task.config
     disk = Disk(os.path.abspath(config.spool_dir) if config.spool_dir else None, config.spool_limit)
@@ -96,7 +98,8 @@ def run(task: Task, seat: Seat) -> int:
     # One thread more than applications may occupy, for handshakes and heads; one for all where no application runs
     # here.
     threads = config.threads + 1 if calls_application else 1
-    lounge = Lounge(threads, seat.slot.beat)
+    census = Census(seat.slot, [listener.socket for listener in task.listeners])
+    lounge = Lounge(threads, census.beat)
     try:
         backend = _backend(task, lounge)
     except BaseException as error:  # an application's import may raise anything; the traceback is its author's to read
@@ -118,14 +121,17 @@ def run(task: Task, seat: Seat) -> int:
         server=config.server_header,
         hsts=f"max-age={config.hsts}" if config.hsts else "",
     )
+    census.service = service
     gc.freeze()
     between = service.run_queued if calls_application else None
     for number in range(threads):
         threading.Thread(target=_serve, args=(lounge, between), name=f"service {number + 1}", daemon=True).start()
     _title(task, seat, "serving")
-    seat.slot.beat(time.monotonic())
+    seat.slot.enter("serving", service.pid)
+    census.beat(time.monotonic())
     seat.channel.send(READY)
     status = _Acceptor(task, seat, service, wakeup).run()
+    census.tell(service)
     with suppress(Exception):
         atexit._run_exitfuncs()
     return status
@@ -213,6 +219,7 @@ class _Acceptor:
         """Accepts nothing more and ends when the last connection has, or when the mercy is over."""
         service, guests = self._service, self._service.crowd.guests
         _title(self._task, self._seat, "draining")
+        self._seat.slot.enter("draining", service.pid)
         service.crowd.on_left = self._nudge
         service.draining = True
         for listener in self._listeners.values():

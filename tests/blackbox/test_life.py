@@ -195,7 +195,7 @@ def test_a_stop_while_it_starts() -> None:
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_kill_of_the_master(count: int) -> None:
-    """No worker is left within two seconds, busy or idle or stopped, and the port is free."""
+    """Nothing is left within two seconds, be a worker busy or idle or stopped, and the port is free."""
     with serving("--processes", str(count)) as (daemon, host):
         with Client(host) as client:
             client.send("GET", "/wait?60")
@@ -203,6 +203,8 @@ def test_kill_of_the_master(count: int) -> None:
             left = workers(daemon)
             assert len(left) == count
             os.kill(left[-1].pid, signal.SIGSTOP)  # which reads no channel: only the kernel can end it
+            left = [process for process in daemon.tree() if process.pid != daemon.pid]  # the monitor, too
+            assert len(left) == count + is_root
             os.kill(daemon.pid, signal.SIGKILL)
             deadline = time.monotonic() + 2
             assert all(wait_for_end(process.pid, deadline - time.monotonic()) for process in left)
@@ -389,15 +391,18 @@ def test_hang_ups_in_a_row() -> None:
             os.kill(daemon.pid, signal.SIGHUP)
             load.wait_for_more(3)
 
+        def master() -> Process:
+            return next(process for process in daemon.tree() if process.pid == daemon.pid)
+
         def all_taken_up() -> bool:
             told = [line for line in daemon.lines if "SIGHUP: " in line]
-            return "SIGHUP: reloading" in told[-1] and "serving" in daemon.tree()[0].title()
+            return "SIGHUP: reloading" in told[-1] and master().title().endswith("serving")
 
         wait_until(all_taken_up, SECONDS, lambda: daemon.log)
         daemon.wait_for_workers(2)
         assert "SIGHUP: taken up when this start or reload is done" in daemon.log
         reloads = daemon.log.count("SIGHUP: reloading")
-        assert daemon.tree()[0].title().startswith(f"uwsgi-tls master (generation {1 + reloads}, ")
+        assert master().title().startswith(f"uwsgi-tls master (generation {1 + reloads}, ")
     assert not load.failures, load.failures
 
 
@@ -715,8 +720,8 @@ def test_twenty_reloads_leave_nothing() -> None:
     """Neither descriptors, in master and worker, nor zombies, nor memory to speak of; contexts made anew each time."""
     with serving_files() as (daemon, host, directory):
         (master,) = daemon.wait_for_titles("master", 1)
-        # The listener, standard streams, the log, the monitor's channel and a worker's: that of the one before is closed
-        # just after its worker's end.
+        # The listener, standard streams, the log, the channels of the monitor and of one worker: that of the one before
+        # is closed just after its worker's end.
         wait_until(lambda: len(descriptors(master.pid)) == 7, 5, lambda: f"{descriptors(master.pid)}")
         held = len(descriptors(workers(daemon)[0].pid))
         memory = int(master.status()["VmRSS"].split()[0])
@@ -748,8 +753,8 @@ def test_what_a_worker_holds(tmp_path: Path) -> None:
             assert str(pidfile) not in held
             sockets = [name for name in held if name.startswith("socket:")]
             channels.append(set(sockets))
-            # stdin; stdout, stderr and the log, which are the test's pipe; the epoll of the lounge and the two of the accept loop;
-            # the wakeup pipe's two ends; the listener and the channel to the master.
+            # stdin; stdout, stderr and the log, which are the test's pipe; the epoll of the lounge and the two of the
+            # accept loop; the wakeup pipe's two ends; the listener and the channel to the master.
             assert sorted(kinds) == sorted(
                 ["/dev/null", *["pipe:"] * 5, *["anon_inode:[eventpoll]"] * 3, *["socket:"] * 2]
             ), held

@@ -24,7 +24,7 @@ import pytest
 from cryptography import x509
 from pki import SERVER, Issued, common_name, issue, pki, revocation_list
 
-from .server import Daemon, is_root, loopback, open_directory, uwsgi_tls, wait_for_end, wait_until
+from .server import Daemon, command, is_root, loopback, open_directory, uwsgi_tls, wait_for_end, wait_until
 from .test_http_to import PORT, SECONDS, Client, Truncated, client_context
 from .test_life import descriptors, hang_up, workers, zombies
 from .tls_client import TLS_1_2, TLS_1_3, Tls
@@ -317,6 +317,21 @@ def test_kill_of_the_master_ends_the_monitor(own: Path) -> None:
         os.kill(stopped, signal.SIGCONT)
         assert wait_for_end(stopped, 2)
         assert daemon.wait(2) == -signal.SIGKILL
+
+
+def test_with_the_capabilities_of_a_container(own: Path) -> None:
+    """Docker's root has no CAP_DAC_READ_SEARCH; it owns its keys, which is enough."""
+    certify(own)
+    host = loopback()
+    words = command("--https", f"{host}:{PORT},s.crt,s.key", "--uid", "www-data", "--disable-logging")
+    some = "-all,+setuid,+setgid,+setpcap,+kill,+chown,+dac_override"
+    with Daemon(["setpriv", f"--bounding-set={some}", "--inh-caps=-all", *words], cwd=own) as daemon:
+        daemon.wait_for_line("generation 1 is serving")
+        (process,) = daemon.wait_for_titles("uwsgi-tls monitor", 1)
+        assert [int(process.status()[f"Cap{name}"], 16) for name in ("Prm", "Eff", "Bnd", "Inh", "Amb")] == [0] * 5
+        issued = certify(own)
+        hang_up(daemon, 2)
+        assert served(host) == issued.pem
 
 
 # --- names --------------------------------------------------------------------------------------

@@ -369,7 +369,7 @@ def connection() -> int:
     [
         (no_socket, "is not a socket"),
         (datagram, "is not a TCP or UNIX stream socket"),
-        (connection, "is not bound to an address"),  # its other end is closed
+        (connection, "is a connection, not a listening socket"),
     ],
 )
 @pytest.mark.parametrize("check", [(), ("--check",)])

@@ -101,6 +101,7 @@ class Upstream:
         self._drive(self.step, events)
 
     def expired(self) -> None:
+        self._exchange.connection.service.tally.count("deadlines.backend")
         if self.step == self._connected:
             self._drive(self._next_node, "timed out")
         else:
@@ -325,6 +326,7 @@ class Upstream:
         self._carry_on(self._exchange.finish())
 
     def _fail(self, status: int, reason: str) -> None:
+        self._exchange.connection.service.tally.count("backend_errors")
         self.close()
         self._carry_on(self._exchange.fail(status, reason))
 

@@ -144,6 +144,7 @@ class WsgiBackend:
             return exchange.fail(500, f"the application's response is not valid: {bad}")
         except BaseException as error:  # an application may raise anything, SystemExit too; it costs its request only
             trace()
+            exchange.connection.service.tally.count("exceptions")
             return exchange.fail(500, f"the application raised {type(error).__name__}")
         finally:
             if exchange.body is not None:

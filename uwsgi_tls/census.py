@@ -1,0 +1,84 @@
+"""What a worker tells in its slot of the scoreboard, at each sweep of its lounge and at its end.
+
+A request costs its own counters alone; all else is looked at here, twice a second. Whoever is killed takes with it
+what it had counted since the last sweep.
+"""
+
+import os
+import socket
+import struct
+from collections import Counter
+from collections.abc import Sequence
+
+from uwsgi_tls.scoreboard import Slot
+from uwsgi_tls.service import Service
+from uwsgi_tls.tally import GAUGES, SOCKETS, WAITS
+
+_QUEUE = struct.Struct("=24xI")  # tcpi_unacked of a listening socket, in struct tcp_info of linux/tcp.h
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Census:
+    """Counts who is there and tells it."""
+
+    def __init__(self, slot: Slot, listeners: Sequence[socket.socket]) -> None:
+        self.service: Service | None = None  # that there is nothing of to tell yet
+        self._slot = slot
+        self._listeners = tuple(dict.fromkeys(listeners))[:SOCKETS]
+        self._requests, self._micros, self._average = 0, 0, 0  # when it was told last
+
+    def beat(self, now: float) -> None:
+        """Tells that the worker is alive at `now` (time.monotonic() seconds), and all else that there is to tell."""
+        self._slot.beat(now)
+        if self.service is not None:
+            self.tell(self.service)
+
+    def tell(self, service: Service) -> None:
+        crowd = service.crowd
+        counts = {
+            **dict.fromkeys(GAUGES, 0),
+            **service.tally.counters(),
+            "requests": service.requests,
+            "limits.worker-connections": crowd.idle_told,
+            "limits.https-max-handshakes": crowd.handshakes_told,
+            "limits.connections-per-client": crowd.not_admitted,
+            "limits.spool-limit": service.disk.refused,
+            "spooled": service.disk.used,
+        }
+        waits = Counter(guest.waits_for() for guest in list(crowd.guests))
+        counts |= {f"connections.{what}": waits[what] for what in WAITS}
+        counts["average"] = self._average_of(counts["requests"], counts["micros"])
+        counts["vsz"], counts["rss"] = _memory()
+        for number, sock in enumerate(self._listeners):
+            counts[f"queues.{number}"] = queue_length(sock)
+        self._slot.tell(counts)
+
+    def _average_of(self, requests: int, micros: int) -> int:
+        """Microseconds of a request, of late: those since the last time count as much as all before (as in uWSGI)."""
+        more = requests - self._requests
+        if more > 0:
+            fresh = (micros - self._micros) // more
+            self._average = (self._average + fresh) // 2 if self._requests else fresh
+        self._requests, self._micros = requests, micros
+        return self._average
+
+
+def queue_length(sock: socket.socket) -> int:
+    """How many have connected to a listening socket and are not accepted yet; 0 where the kernel does not say so."""
+    try:
+        if sock.family not in (socket.AF_INET, socket.AF_INET6):
+            return 0
+        length: int = _QUEUE.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _QUEUE.size))[0]
+    except OSError:  # the worker drains and has closed it
+        return 0
+    return length
+
+
+def _memory() -> tuple[int, int]:
+    """Bytes of address space and bytes resident: proc(5), /proc/PID/statm."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            size, resident = file.read().split()[:2]
+    except (OSError, ValueError):  # no /proc, or no descriptor is left
+        return 0, 0
+    return int(size) * _PAGE_BYTES, int(resident) * _PAGE_BYTES
