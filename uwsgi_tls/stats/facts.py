@@ -1,0 +1,35 @@
+"""What the numbers of the scoreboard are about, and does not change before the next reload."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from uwsgi_tls.certificates import CertificateInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ListeningSocket:
+    """One that workers accept from, in the order in which they tell its queue."""
+
+    name: str
+    queue_max: int  # connections that may wait
+    shared: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """As the master knows them when it forks."""
+
+    master: int  # pid
+    threads: int  # calls of the application at once, in a worker
+    directory: str  # that of the application
+    sockets: Sequence[ListeningSocket]
+    certificates: Sequence[CertificateInfo]
+
+    @property
+    def uid(self) -> int:
+        return os.getuid()
+
+    @property
+    def gid(self) -> int:
+        return os.getgid()
