@@ -14,5 +14,8 @@ settings.load_profile("uwsgi-tls")
 # The server becomes another user, who must be able to read the applications that tests write.
 os.umask(0o022)
 
+# In the background of a script a shell has SIGINT ignored, and so would be all that tests start and press Ctrl-C for.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # A run that is given up is told so by TERM. As with Ctrl-C, tests then end the servers that they have started.
 signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -61,7 +61,7 @@ def issue(
     issuer: Issued | None = None,
     *,
     key: Key | None = None,
-    days: tuple[int, int] = (-1, 365),
+    days: tuple[float, float] = (-1, 365),
     usage: Sequence[ObjectIdentifier] = (),
     sans: Sequence[x509.GeneralName] = (),
     extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
@@ -98,7 +98,7 @@ def issue(
 
 
 def revocation_list(
-    issuer: Issued, revoked: Sequence[Issued] = (), *, days: tuple[int, int] = (-1, 30), key: Key | None = None
+    issuer: Issued, revoked: Sequence[Issued] = (), *, days: tuple[float, float] = (-1, 30), key: Key | None = None
 ) -> bytes:
     """A CRL of an authority in PEM, valid over `days` counted from now; `key` signs it in the authority's stead."""
     begin, end = (datetime.now(UTC).replace(tzinfo=None, microsecond=0) + timedelta(days=day) for day in days)

@@ -1,5 +1,6 @@
 """activation.py: what the variables of sd_listen_fds(3) make of a configuration."""
 
+import dataclasses
 import os
 from typing import Any
 
@@ -102,7 +103,10 @@ def test_nonsense_is_one_line(count: str, names: str, line: str) -> None:
 
 
 def test_which_descriptors_a_configuration_names() -> None:
-    assert descriptors(config("fd://7", "127.0.0.1:0", https=("fd://9", "=1"))) == {FdAddress(7), FdAddress(9)}
+    named = config("fd://7", "127.0.0.1:0", https=("fd://9", "=1"))
+    assert descriptors(named) == {FdAddress(7), FdAddress(9)}
+    told = dataclasses.replace(named, stats=(FdAddress(11),), stats_http=(True, FdAddress(12)))
+    assert descriptors(told) == {FdAddress(number) for number in (7, 9, 11, 12)}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from uwsgi_tls.backends.answer import CHUNKED, HEAD_BYTES, UNTIL_CLOSE, AnswerBody, take_head
+from uwsgi_tls.backends.answer import CHUNKED, HEAD_BYTES, INTERIM_HEADS, UNTIL_CLOSE, AnswerBody, take_head
 from uwsgi_tls.http import BadRequest
 from uwsgi_tls.response import BadResponse
 
@@ -20,15 +20,15 @@ from uwsgi_tls.response import BadResponse
         ("GET", "1.1 200 OK|Content-Length: 5|Connection: x , close", 5, False),
         ("GET", "1.1 200 OK|Content-Length: 5|Connection: x|Connection: close", 5, False),
         ("GET", "1.1 200 OK|Content-Length: 5|Connection: keep-alive", 5, True),
-        ("GET", "1.1 200 OK|Content-Length: 0", 0, True),
+        ("GET", "1.1 200 OK|Content-Length: 0", 0, False),
         ("GET", "1.1 200 OK|Transfer-Encoding: Chunked", CHUNKED, True),
         ("GET", "1.1 200 OK", UNTIL_CLOSE, False),
-        ("GET", "1.1 204 No Content|Content-Length: 5", 0, True),
-        ("GET", "1.1 304 Not Modified|Content-Length: 5", 0, True),
-        ("HEAD", "1.1 200 OK|Content-Length: 5", 0, True),
-        ("HEAD", "1.1 200 OK|Transfer-Encoding: chunked", 0, True),
-        ("HEAD", "1.1 200 OK", 0, True),
-        ("GET", "1.1 101 Switching|Upgrade: WebSocket|Connection: upgrade", 0, True),
+        ("GET", "1.1 204 No Content|Content-Length: 5", 0, False),
+        ("GET", "1.1 304 Not Modified|Content-Length: 5", 0, False),
+        ("HEAD", "1.1 200 OK|Content-Length: 5", 0, False),
+        ("HEAD", "1.1 200 OK|Transfer-Encoding: chunked", 0, False),
+        ("HEAD", "1.1 200 OK", 0, False),
+        ("GET", "1.1 101 Switching|Upgrade: WebSocket|Connection: upgrade", 0, False),
     ],
 )
 def test_length(method: str, head: str, length: int, persistent: bool) -> None:
@@ -80,6 +80,16 @@ def test_what_is_passed_on() -> None:
     assert head is not None
     assert head.headers == [("Content-Length", "2"), ("Set-Cookie", "a"), ("Set-Cookie", "b")]
     assert (head.status, head.length, rest) == ("200 OK", 2, b"")
+
+
+def test_interim_answers_without_end() -> None:
+    """A few are read over; a flood of them is no answer, and would keep everybody else waiting."""
+    interim, last = b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    head, rest = take_head(interim * INTERIM_HEADS + last, "GET")
+    assert head is not None
+    assert (head.status, rest) == ("200 OK", b"")
+    with pytest.raises(BadResponse, match="interim"):
+        take_head(interim * (INTERIM_HEADS + 1) + last, "GET")
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 100])

@@ -19,7 +19,7 @@ from pki import Issued, Key, Pki, common_name, issue, key_pem, name, pki, write_
 from uwsgi_tls import certificates
 from uwsgi_tls.certificates import CertificateInfo, load
 from uwsgi_tls.errors import ConfigError
-from uwsgi_tls.https_option import HttpsListener, parse_https
+from uwsgi_tls.https_option import HttpsListener, SniSite, parse_https
 
 IS_ROOT = os.geteuid() == 0
 
@@ -120,6 +120,52 @@ def test_validity_is_a_warning(days: tuple[int, int], words: str, tmp_path: Path
     server = issue(tmp_path, "x", common_name("x"), days=days)
     (warning,) = load(option(server.crt, server.key_file)).warnings
     assert warning.startswith(f"certificate {server.crt}: {words}")
+
+
+def sni(option: str, name: str, issued: Issued) -> SniSite:
+    return SniSite(names=(name,), certificates=((issued.crt, issued.key_file),), option=option, text="x")
+
+
+def self_signed(directory: Path, cn: str, *sans: str) -> Issued:
+    """As `openssl req -x509` makes it, which calls everything an authority."""
+    return issue(directory, cn, common_name(cn), authority=True, sans=[x509.DNSName(san) for san in sans])
+
+
+NOT_A_SERVERS = "is a CA's certificate, not a server's"
+
+
+def test_the_certificate_of_a_ca_is_no_servers(lab: Pki, tmp_path: Path) -> None:
+    """A directory of `pki` that is taken for that of the names would serve with the CA's key."""
+    below = issue(tmp_path, "below.lab", common_name("below.lab"), lab.ca, authority=True)
+    for one, called in ((lab.ca, "ca"), (below, "below.lab"), (self_signed(tmp_path, "other.lab"), "a.lab")):
+        read: list[str] = []
+
+        def reader(path: str, what: str, read: list[str] = read) -> bytearray:
+            read.append(path)
+            return certificates.read_file(path, what)
+
+        with pytest.raises(ConfigError) as caught:
+            load(sni("sni-dir", called, one), reader)
+        assert caught.value.cause == f"certificate {one.crt}: {NOT_A_SERVERS}; keep it elsewhere"
+        assert read == [one.crt]
+        assert f"certificate {one.crt}: {NOT_A_SERVERS}" in load(sni("sni", called, one)).warnings
+    for one in (lab.ca, below):
+        assert f"certificate {one.crt}: {NOT_A_SERVERS}" in load(option(one.crt, one.key_file)).warnings
+
+
+def test_a_self_signed_certificate_is_a_servers_of_its_own_name(tmp_path: Path) -> None:
+    for number, (one, called) in enumerate(
+        [
+            (self_signed(tmp_path, "a.lab", "A.lab"), "a.lab"),
+            (self_signed(tmp_path, "whatever", "*.b.lab"), "*.b.lab"),
+            (self_signed(tmp_path, "any", "*.b.lab"), "x.b.lab"),
+            (self_signed(tmp_path, "C.lab"), "c.lab"),
+        ]
+    ):
+        for site in (sni("sni-dir", called, one), sni("sni", called, one), option(one.crt, one.key_file)):
+            said = [line for line in load(site).warnings if NOT_A_SERVERS in line]
+            # For a listener there is no name to compare with, so that one without any may as well be an authority.
+            assert len(said) == (number == 3 and isinstance(site, HttpsListener))
 
 
 def test_an_expired_client_ca_is_a_warning(lab: Pki, tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 import select
 import socket
+import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 from blackbox.tls13 import HALF_A_KEY_UPDATE, HANDSHAKE, KEY_UPDATE, Client
-from handshakes import build_context, option
+from handshakes import Client as Python
+from handshakes import both_versions, build_context, client_context, option
+from OpenSSL import SSL
 from pki import pki
 
 from uwsgi_tls.channel import Channel
@@ -48,6 +51,49 @@ def pair() -> Iterator[Pair]:
             assert select.select([ours], [], [], SECONDS)[0], "the client says nothing"
         shaken.result(SECONDS)
         yield Pair(channel, ours, client)
+
+
+def talk(context: SSL.Context, client: ssl.SSLContext, session: ssl.SSLSession | None, resumes: bool = True) -> Python:
+    """What Python's ssl saw of a connection that was greeted and ended."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    seen = Python()
+    with ours, theirs, ThreadPoolExecutor() as pool:
+        talked = pool.submit(seen.talk, client, theirs, session)
+        channel = Channel(context, ours, resumes)
+        while not channel.handshake():
+            assert select.select([ours], [], [], SECONDS)[0], "the client says nothing"
+        channel.send(b"hello")
+        channel.shutdown()
+        talked.result(SECONDS)
+    assert (seen.error, seen.received) == ("", b"hello")
+    return seen
+
+
+@both_versions
+@pytest.mark.parametrize("asks", ["nothing", "a certificate"])
+def test_where_no_session_is_taken_up(asks: str, version: ssl.TLSVersion) -> None:
+    lab = pki()
+    listener = option(lab.server_ec, "", lab.ca.crt if asks == "a certificate" else "")
+    context, client = build_context(listener), client_context(lab, version, lab.client)
+    session = talk(context, client, None).session
+    assert [talk(context, client, session, resumes).resumed for resumes in (True, False, True)] == [True, False, True]
+
+
+@both_versions
+@pytest.mark.parametrize("identified", [False, True])
+def test_a_session_with_a_certificate_is_not_prolonged(identified: bool, version: ssl.TLSVersion) -> None:
+    """Else a client of TLS 1.3 would never again have to show its chain. TLS 1.2 keeps its first ticket to the end."""
+    lab = pki()
+    context = build_context(replace(option(lab.server_ec), client_ca=lab.ca.crt))
+    client = client_context(lab, version, lab.client if identified else None)
+    session, resumed = None, []
+    for _ in range(4):
+        seen = talk(context, client, session)
+        session = seen.session
+        resumed.append(seen.resumed)
+    once = identified and version == ssl.TLSVersion.TLSv1_3
+    assert resumed == [False, True, not once, True]
 
 
 def test_records_made_by_hand(pair: Pair) -> None:

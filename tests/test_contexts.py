@@ -3,6 +3,8 @@
 import socket
 import ssl
 import threading
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,25 @@ def test_what_makes_a_client_policy_another(lab: Pki, tmp_path: Path) -> None:
 # --- the name that OpenSSL has read ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("asked", "right"), [(None, None), ("-a.lab", ""), ("x" * 64 + ".lab", ""), ("1.2.3", ""), ("A.lab", "a.lab")]
+)
+def test_no_name_and_what_is_none(asked: str | None, right: str | None, lab: Pki) -> None:
+    server, client = SSL.Connection(build_context(option(lab.server_ec))), SSL.Connection(SSL.Context(SSL.TLS_METHOD))
+    server.set_accept_state()
+    client.set_connect_state()
+    if asked is not None:
+        client.set_tlsext_host_name(asked.encode())
+    for one, other in ((client, server), (server, client), (client, server)):
+        with suppress(SSL.WantReadError):
+            one.do_handshake()
+        with suppress(SSL.WantReadError):
+            other.bio_write(one.bio_read(65536))
+    server.do_handshake()
+    for name in (None, "", "a.lab", "b.lab"):
+        assert tls.has_asked_for(server, name) is (name == right)
+
+
 @both_versions
 def test_the_name_that_openssl_has_read(version: ssl.TLSVersion, lab: Pki) -> None:
     context, client = build_context(option(lab.server)), client_context(lab, version)
@@ -177,11 +198,41 @@ def test_the_name_that_openssl_has_read(version: ssl.TLSVersion, lab: Pki) -> No
             blind = resumed and version == TLS_1_2
             assert tls.has_asked_for(conn, "other.lab") is blind
             assert tls.has_asked_for(conn, "") is blind
+            assert tls.has_asked_for(conn, None) is blind
             conn.send(b"x")
             conn.shutdown()
             ours.shutdown(socket.SHUT_WR)
             thread.join()
         session = seen.session
+
+
+def test_until_when_sessions_are_believed(lab: Pki, tmp_path: Path) -> None:
+    """What has ended already lets nobody in, and must not end the sessions of everybody else."""
+
+    def ends(*authorities: Issued, crls: bytes = b"") -> float:
+        (tmp_path / "cas").write_text("".join(each.pem for each in authorities))
+        (tmp_path / "crls").write_bytes(crls)
+        listener = option(lab.server_ec, "", str(tmp_path / "cas") if authorities else "")
+        config = Config(https=(listener,), ssl_crl=str(tmp_path / "crls") if crls else "")
+        endpoint = vhosts.endpoint(vhosts.load(config), 0, "first", "443")
+        assert endpoint.resumes() is True
+        return round((endpoint.trusted_until - time.time()) / 86400, 2)
+
+    short = issue(tmp_path, "short", common_name("Short"), authority=True, days=(-1, 5))
+    ended = issue(tmp_path, "ended", common_name("Ended"), authority=True, days=(-9, -1))
+    lists = revocation_list(lab.ca, days=(-9, -1)) + revocation_list(short, days=(-1, 3))
+    assert ends() == float("inf")
+    assert ends(lab.ca) == 365
+    assert ends(ended) == float("inf")
+    assert ends(lab.ca, short, ended) == 5
+    assert ends(lab.ca, short, crls=lists) == 3
+    assert ends(lab.ca, crls=revocation_list(lab.ca)) == 30
+
+
+def test_an_endpoint_whose_ca_has_ended_resumes_nothing(lab: Pki) -> None:
+    loaded = vhosts.load(Config(https=(option(lab.server_ec, "", lab.ca.crt),)))
+    endpoint = vhosts.endpoint(loaded, 0, "first", "443")
+    assert replace(endpoint, trusted_until=time.time() - 1).resumes() is False
 
 
 # --- virtual hosts -------------------------------------------------------------------------------------------------
@@ -227,6 +278,14 @@ def test_every_name_has_a_context_of_its_own(lab: Pki) -> None:
         ("", "r1", True),
         ("", "unknown.lab", False),
         ("", "", False),
+        ("", "-a.secret.lab", True),  # no name, so what an application makes of it is nobody's guess
+        ("", "a-.secret.lab", True),
+        ("", "x" * 64 + ".secret.lab", True),
+        ("", ("x" * 49 + ".") * 5 + "abc.lab", True),
+        ("", "1.2.3", True),
+        ("", "127.0.0.1:443", False),
+        ("", "[::1]", False),
+        ("a.secret.lab", "-b.secret.lab", True),
         ("open.lab", "b.secret.lab", True),
         ("may.lab", "b.secret.lab", True),
         ("may.lab", "open.lab", False),
@@ -275,6 +334,39 @@ def test_what_is_said_once(lab: Pki) -> None:
     assert [info.file for info in loaded.certificates] == [lab.server_ec.crt]
     issuers = [line for line in loaded.warnings if "its issuer" in line]
     assert len(issuers) == 1
+    assert not [line for line in loaded.warnings if "SECLEVEL" in line]
     (weak,) = [line for line in loaded.warnings if "suites" in line]
     assert weak.startswith(f"ciphers HIGH (https = =0,{files}) allow ")
     assert "without forward secrecy or in CBC mode" in weak
+
+
+def test_a_request_without_a_host_is_for_localhost(lab: Pki) -> None:
+    """As SERVER_NAME says to an application."""
+    files = f"{lab.server_ec.crt},{lab.server_ec.key_file}"
+    site = parse_sni(f"localhost {files},,!{lab.ca.crt}")
+    endpoint = vhosts.endpoint(vhosts.load(Config(https=(option(lab.server_ec),), sni=(site,))), 0, "x", "443")
+    assert endpoint.names is not None
+    named = endpoint.names.find("localhost")
+    assert named is not None
+    for host in ("", "localhost:443"):
+        assert endpoint.is_misdirected(host)
+        assert not named.is_misdirected(host)
+
+
+@pytest.mark.parametrize(
+    ("ciphers", "words"),
+    [
+        ("ECDHE+AESGCM:@SECLEVEL=0", "keys of any size and signatures of any kind, "),
+        ("ECDHE+AESGCM:@SECLEVEL=2:@SECLEVEL=1", "RSA keys of 1024 bits"),  # the last one counts
+        ("ECDHE+AESGCM:@SECLEVEL=1:@SECLEVEL=2", ""),
+        ("ECDHE+AESGCM", ""),
+    ],
+)
+@pytest.mark.parametrize("profile", ["modern", "intermediate"])
+def test_a_security_level_below_the_usual_one(ciphers: str, words: str, profile: str, lab: Pki) -> None:
+    """It holds in TLS 1.3 too, where the ciphers themselves mean nothing."""
+    warnings = vhosts.load(Config(https=(option(lab.server_ec, ciphers),), tls_profile=profile)).warnings
+    found = [line for line in warnings if "SECLEVEL" in line]
+    assert len(found) == (1 if words else 0)
+    assert words in "".join(found)
+    assert all("in the certificates of clients too" in line for line in found)

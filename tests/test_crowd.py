@@ -234,6 +234,7 @@ def test_a_handshake_that_is_over_gives_way_to_nobody(clock: SimpleNamespace) ->
 def test_a_client_has_so_many() -> None:
     crowd = Scene(per_client=2).crowd
     assert [crowd.admit("192.0.2.1") for _ in range(3)] == [True, True, False]
+    assert crowd.not_admitted == 1
     assert crowd.admit("192.0.2.2")
     crowd.dismiss("192.0.2.1")
     assert [crowd.admit("192.0.2.1") for _ in range(2)] == [True, False]

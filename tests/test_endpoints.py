@@ -62,10 +62,12 @@ def test_every_file_that_is_named(own: Path) -> None:
 def test_what_has_come_into_the_directory_and_gone(own: Path) -> None:
     served = make(own)
     before = served.paths()
-    new = own / "sites" / "new.lab.key"
-    new.touch()
-    assert served.paths() == before | {str(new)}
-    new.unlink()
+    key, certificate = own / "sites" / "new.lab.key", own / "sites" / "new.lab.crt"
+    key.touch()
+    assert served.paths() == before  # it is no site's yet
+    certificate.touch()
+    assert served.paths() == before | {str(key), str(certificate)}
+    certificate.unlink()
     assert served.paths() == before
 
 
@@ -99,7 +101,8 @@ def taken_over(own: Path, ask: Callable[[Callable[[str], object]], object]) -> A
 
 @needs_root
 def test_a_master_that_was_taken_over_gets_what_it_had_anyway(own: Path) -> None:
-    (own / "sites" / "later.lab.key").write_text("as a name that is added")
+    for suffix in ("crt", "key", "ca"):
+        (own / "sites" / f"later.lab.{suffix}").write_text("as a name that is added")
     paths = [*make(own).paths()]
     assert taken_over(own, lambda asked: {path: asked(path) for path in paths}) == dict.fromkeys(paths, "opened")
 
@@ -117,6 +120,10 @@ OTHERS = [
     "{own}/sites/../s.key",
     "{own}/sites/notes.txt",
     "{own}/sites/.hidden",
+    "{own}/sites/no-name-.key",
+    "{own}/sites/no-name-.crt",
+    "{own}/sites/alone.lab.key",
+    "{own}/sites/alone.lab.ca",
     "{own}/sites/./first.lab.key",
     "{own}/sites/first.lab.key/../../other.key",
     "{own}/sites/sub/dir.key",
@@ -129,6 +136,8 @@ OTHERS = [
 
 @needs_root
 def test_and_nothing_else(own: Path) -> None:
+    for file in ("no-name-.key", "no-name-.crt", "alone.lab.key", "alone.lab.ca"):
+        (own / "sites" / file).write_text("nothing that a site has")
     (own / "sites" / "sub").mkdir()
     (own / "sites" / "sub" / "dir.key").write_text("one floor too deep")
     paths = [path.format(own=own) for path in OTHERS]
@@ -144,6 +153,7 @@ def test_what_a_user_has_planted(own: Path, name: str, kind: str) -> None:
     be it what it was or a way to another file."""
     planted = own / name
     planted.unlink(missing_ok=True)
+    planted.with_suffix(".crt").touch()
     match kind:
         case "symbolic link":
             planted.symlink_to("/etc/shadow")
@@ -161,6 +171,7 @@ def test_what_a_user_has_planted(own: Path, name: str, kind: str) -> None:
 @pytest.mark.parametrize("name", ["sites/fifo.key", "sites/dir.key", "sites/null.key"])
 def test_what_is_no_file(own: Path, name: str) -> None:
     """Though it be root who put it there: to open a FIFO or a device may wait, or do something."""
+    (own / name).with_suffix(".crt").touch()
     match name:
         case "sites/fifo.key":
             os.mkfifo(own / name)

@@ -19,7 +19,8 @@ Answer = Hello | Wanted | NotTls
 
 HTTP = NotTls("http")
 JUNK = NotTls("junk")
-NAMELESS = Hello("", ())
+NAMELESS = Hello(None, ())
+BAD_NAME = Hello("", ())
 
 
 def record(fragment: bytes, kind: int = 22, version: bytes = b"\3\1") -> bytes:
@@ -98,11 +99,11 @@ PYTHON = (
             Hello("a.example", ("h2", "http/1.1")),
         ),
         ((*S_CLIENT, "-noservername"), NAMELESS),
-        ((*S_CLIENT, "-noservername", "-alpn", "http/1.1"), Hello("", ("http/1.1",))),
+        ((*S_CLIENT, "-noservername", "-alpn", "http/1.1"), Hello(None, ("http/1.1",))),
         ((*S_CLIENT, "-servername", "b.example", "-cipher", "ECDHE-RSA-AES128-GCM-SHA256"), Hello("b.example", ())),
         ((*S_CLIENT, "-servername", "b.example", "-cipher", "ALL:@SECLEVEL=0", "-tls1_2"), Hello("b.example", ())),
         ((*CURL, "https://Shop.Example:{port}/"), Hello("shop.example", ("h2", "http/1.1"))),
-        ((*CURL, "--http1.1", "https://127.0.0.1:{port}/"), Hello("", ("http/1.1",))),
+        ((*CURL, "--http1.1", "https://127.0.0.1:{port}/"), Hello(None, ("http/1.1",))),
         ((*CURL, "http://127.0.0.1:{port}/"), HTTP),
         ((*CURL, "-X", "PROPFIND", "http://127.0.0.1:{port}/"), HTTP),
         ((sys.executable, "-c", PYTHON, "{port}"), Hello("py.example", ("http/1.1",))),
@@ -121,14 +122,14 @@ HAND_MADE = {
         client_hello(extension(0x2A2A, b""), alpn(b"x", b"y"), server_name(b"a.b")),
         Hello("a.b", ("x", "y")),
     ),
-    "GREASE protocol": (client_hello(alpn(b"\x8a\x8a", b"h2")), Hello("", ("\x8a\x8a", "h2"))),
-    "name of a type that does not exist": (client_hello(extension(0, vector(b"\1" + vector(b"a", 2), 2))), NAMELESS),
-    "two names": (client_hello(extension(0, vector((b"\0" + vector(b"a", 2)) * 2, 2))), NAMELESS),
-    "empty list of names": (client_hello(extension(0, vector(b"", 2))), NAMELESS),
+    "GREASE protocol": (client_hello(alpn(b"\x8a\x8a", b"h2")), Hello(None, ("\x8a\x8a", "h2"))),
+    "name of a type that does not exist": (client_hello(extension(0, vector(b"\1" + vector(b"a", 2), 2))), BAD_NAME),
+    "two names": (client_hello(extension(0, vector((b"\0" + vector(b"a", 2)) * 2, 2))), BAD_NAME),
+    "empty list of names": (client_hello(extension(0, vector(b"", 2))), BAD_NAME),
     "empty server_name": (client_hello(extension(0, b""), alpn(b"h2")), Hello("", ("h2",))),
-    "empty name": (client_hello(server_name(b"")), NAMELESS),
-    "name shorter than it says": (client_hello(extension(0, b"\0\4\0\0\7a")), NAMELESS),
-    "name longer than it says": (client_hello(extension(0, b"\0\7\0\0\1aaaa")), NAMELESS),
+    "empty name": (client_hello(server_name(b"")), BAD_NAME),
+    "name shorter than it says": (client_hello(extension(0, b"\0\4\0\0\7a")), BAD_NAME),
+    "name longer than it says": (client_hello(extension(0, b"\0\7\0\0\1aaaa")), BAD_NAME),
     "empty protocol": (client_hello(alpn(b"h2", b"")), NAMELESS),
     "empty list of protocols": (client_hello(alpn()), NAMELESS),
     "empty alpn": (client_hello(extension(16, b"")), NAMELESS),
@@ -312,18 +313,19 @@ class Judge:
         self.context.use_certificate_file(certificate)
         self.context.set_tlsext_servername_callback(self._name)
         self.context.set_alpn_select_callback(self._protocols)
+        self.heard = False  # the name, if any
         self.name: bytes | None = None
         self.protocols: tuple[str, ...] | None = None
 
     def _name(self, connection: SSL.Connection) -> None:
-        self.name = connection.get_servername() or b""
+        self.heard, self.name = True, connection.get_servername()
 
     def _protocols(self, connection: SSL.Connection, protocols: list[bytes]) -> bytes:
         self.protocols = tuple(protocol.decode("latin-1") for protocol in protocols)
         return protocols[0]
 
     def hears(self, data: bytes) -> None:
-        self.name = self.protocols = None
+        self.heard, self.name, self.protocols = False, None, None
         connection = SSL.Connection(self.context, None)
         connection.set_accept_state()
         connection.bio_write(data)
@@ -364,9 +366,9 @@ def test_openssl_never_sees_a_name_that_we_do_not(judge: Judge, data: bytes) -> 
     """Otherwise a client could have its handshake done in the context of one name and be taken for another."""
     judge.hears(data)
     answer = look(data)
-    if judge.name is not None:
+    if judge.heard:
         assert isinstance(answer, Hello)
-        assert answer.sni == host_name(judge.name)
+        assert answer.sni == (None if judge.name is None else host_name(judge.name))
     if judge.protocols is not None:
         assert isinstance(answer, Hello)
         assert answer.alpn == judge.protocols
@@ -377,7 +379,8 @@ def test_the_judge_accepts_the_seeds(judge: Judge, data: bytes) -> None:
     judge.hears(data)
     answer = look(data)
     assert isinstance(answer, Hello)
-    assert judge.name == answer.sni.encode()
+    assert judge.heard
+    assert judge.name == (None if answer.sni is None else answer.sni.encode())
     assert (judge.protocols or ()) == answer.alpn
 
 

@@ -131,7 +131,7 @@ def test_what_a_client_cannot_say() -> None:
     fields = fields_of(
         b"POST / HTTP/1.1\r\nHost: h.example:8443\r\nContent-Length: 2\r\n" + FORGED + b"\r\n", body=b"hi"
     )
-    assert fields == OURS | {"content-length": "2", "http-x-real-ip-": "evil"}
+    assert fields == OURS | {"content-length": "2", "connection": "close", "http-x-real-ip-": "evil"}
 
 
 @pytest.mark.parametrize(
@@ -175,6 +175,22 @@ def test_connection() -> None:
     ):
         fields = said(HttpProtocol(seconds).encode(an_exchange(raw), upgrade=upgrade))[1]
         assert {name: fields[name] for name in ("connection", "upgrade") if name in fields} == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "body", "said_of_it"),
+    [
+        ("GET", None, "keep-alive"),
+        ("POST", None, "keep-alive"),
+        ("PUT", b"", "keep-alive"),
+        ("HEAD", None, "close"),
+        ("GET", b"hello", "close"),
+        ("POST", b"hello", "close"),
+    ],
+)
+def test_a_connection_that_will_not_be_kept(method: str, body: bytes | None, said_of_it: str) -> None:
+    """A node that leaves a body unread must not look for a request in it."""
+    assert fields_of(f"{method} / HTTP/1.1\r\nHost: h\r\n\r\n".encode(), body=body)["connection"] == said_of_it
 
 
 def test_identity_of_the_client() -> None:

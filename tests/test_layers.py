@@ -10,9 +10,9 @@ PACKAGE = Path(uwsgi_tls.__file__).parent
 LAYERS = (
     "__init__ errors gone addresses https_option converters options placeholders ini ignored config client_allow"
     " rfc2253 policy names sites hello proxy_protocol http websocket chunked response pace spool tally uwsgi_packet",
-    "activation notify listeners pem pkcs12 private_keys chains revocations certificates passphrases refusals tls contexts peer"
+    "listeners pem pkcs12 private_keys chains revocations certificates passphrases refusals tls contexts peer"
     " privileges pidfile titles daemon logs trusted_path monitor watch scoreboard certificate_authority pki_files"
-    " pki_passwords pki",
+    " pki_passwords pki activation notify",
     "lounge crowd channel intake sources service farewell access exchange connection tunnel arrival vhosts"
     " backends census stats",
     "worker",

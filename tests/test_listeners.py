@@ -1,6 +1,7 @@
 """listeners.py: what is bound, what is refused and why, and that nothing stays behind."""
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import socket
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from uwsgi_tls import listeners
-from uwsgi_tls.addresses import FdAddress, SharedAddress, TcpAddress
+from uwsgi_tls.addresses import FdAddress, SharedAddress, TcpAddress, UnixAddress
 from uwsgi_tls.converters import SharedSocket, shared_socket
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import HttpsListener, parse_https
@@ -494,6 +495,43 @@ def test_a_backlog_that_the_kernel_would_cut() -> None:
 def test_a_shared_socket_cannot_be_a_reference() -> None:
     shared = SharedSocket(SharedAddress(0), "=0")
     assert "cannot itself be =0" in refusal(Config(shared_socket=(shared,))).cause
+
+
+# Statistics
+
+
+STATS = (TcpAddress("127.0.0.1", 0), UnixAddress("\0uwsgi-tls-stats-test"))
+
+
+@pytest.mark.parametrize(("http", "kinds"), [((), [False, False]), ((True,), [True, True]), ((False,), [False, False])])
+def test_sockets_for_statistics(http: tuple[bool, ...], kinds: list[bool]) -> None:
+    settings = config((), ("127.0.0.1:0",), stats=STATS, stats_http=(*http, TcpAddress("localhost", 0)))
+    with bound_to(settings) as (bound, lines):
+        assert [each.http for each in bound.stats] == [*kinds, True]
+        assert bound.stats[1].name == "@uwsgi-tls-stats-test"
+        assert [line.partition(" bound")[0] for line in lines[1:]] == ["stats", "stats", "stats-http"]
+        assert all(each.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) for each in bound.stats)
+    assert all(each.socket.fileno() == -1 for each in bound.stats)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_statistics_for_all_need_a_word(host: str) -> None:
+    settings = config((), ("127.0.0.1:0",), stats_http=(TcpAddress(host, 0),))
+    before = sockets_open()
+    for attempt in (lambda: bind_all(settings, print), lambda: check_all(settings)):
+        with pytest.raises(ConfigError, match="stats-public") as caught:
+            attempt()
+        assert caught.value.option == "stats-http"
+    assert sockets_open() == before
+    public = dataclasses.replace(settings, stats_public=True)
+    with bound_to(public) as (bound, _):
+        assert len(bound.stats) == 1
+    assert check_all(public)[-1] == f"stats-http: {TcpAddress(host, 0)} (HTTP)"
+
+
+def test_statistics_have_an_address_of_their_own() -> None:
+    settings = config((), ("127.0.0.1:443",), stats=(TcpAddress("127.0.0.1", 443),))
+    assert "already used by https" in refusal(settings).cause
 
 
 # --check

@@ -261,6 +261,10 @@ def test_a_line_of_the_server_log(capfd: pytest.CaptureFixture[str], monkeypatch
     ]
 
 
+def test_what_is_printable() -> None:
+    assert logs.printable("a b \\ \u20ac \x1b[2J\x07\n\u2028\udcff") == "a b \\ \u20ac \\x1b[2J\\x07\\n\\u2028\\udcff"
+
+
 def test_the_server_log_in_json(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time", lambda: START)
     logs.configure(json=True)
@@ -548,6 +552,16 @@ def test_a_log_file_of_somebody_else(tmp_path: Path) -> None:
     (tmp_path / "log").touch()
     with pytest.raises(PermissionError, match=f"belongs to uid {os.getuid()}"):
         logs.redirect(str(tmp_path / "log"), owners={os.getuid() + 1})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="who is not root may write no more than he may write anyway")
+def test_a_log_behind_a_link_of_a_users(tmp_path: Path) -> None:
+    (tmp_path / "users").mkdir()
+    (tmp_path / "users" / "run").symlink_to(tmp_path)
+    os.chown(tmp_path / "users", os.getuid() + 1, -1)
+    with pytest.raises(PermissionError, match="users/run is a symbolic link"):
+        logs.redirect(str(tmp_path / "users" / "run" / "log"))
+    assert os.listdir(tmp_path) == ["users"]
 
 
 def test_null_and_the_standard_ones_are_logs(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from uwsgi_tls import completion, man
-from uwsgi_tls.options import ACTIONS, ROWS
+from uwsgi_tls.options import ACTIONS, ROWS, Row
 
 OPTIONS = (*ROWS, *ACTIONS)
 TO_COMPLETE = (
@@ -34,7 +34,7 @@ def plain(page: str) -> str:
 
 
 @pytest.mark.parametrize("row", OPTIONS, ids=lambda row: row.name)
-def test_every_option_is_on_both_pages(row: man.Row) -> None:
+def test_every_option_is_on_both_pages(row: Row) -> None:
     command, ini = plain(man.command_page()), plain(man.ini_page())
     assert f"\n.TP\n{f'-{row.short}, ' if row.short else ''}--{row.name}" in command
     assert f"\n.TP\n{row.name} = " in ini

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import re
+import select
 import socket
 import tempfile
 import time
@@ -141,6 +143,54 @@ def test_descriptors_that_are_sent_with_a_question_stay_closed(own: Path) -> Non
         return [answer.decode(), len(fds), len(os.listdir(f"/proc/{os.getpid()}/fd")) > 0, asked(keeper, f"{own}/key")]
 
     assert as_master(own, action) == ["0", 1, True, "secret key"]
+
+
+def test_what_others_of_root_send_each_other_is_not_in_its_way(own: Path) -> None:
+    ours, theirs = socket.socketpair()
+    for _ in range(20):
+        socket.send_fds(ours, [b"x"], [0])
+    assert as_master(own, lambda keeper: [asked(keeper, f"{own}/key") for _ in range(2)]) == ["secret key"] * 2
+    ours.close()
+    theirs.close()
+
+
+def test_an_answer_that_cannot_be_sent_is_an_error_and_no_end(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As sendmsg(2) has it, ETOOMANYREFS."""
+    send_fds, fails = socket.send_fds, [True]
+
+    def send(channel: socket.socket, buffers: list[bytes], fds: list[int]) -> int:
+        if fails:
+            fails.pop()
+            raise OSError(errno.ETOOMANYREFS, "Too many references: cannot splice")
+        return send_fds(channel, buffers, fds)
+
+    monkeypatch.setattr(socket, "send_fds", send)
+    answers = as_master(own, lambda keeper: [asked(keeper, f"{own}/key") for _ in range(2)])
+    assert answers == [[errno.ETOOMANYREFS, "Too many references: cannot splice"], "secret key"]
+
+
+def test_a_master_that_does_not_read_waits_for_itself(own: Path) -> None:
+    """Few descriptors are under way to it, all of it is answered once it reads, and the end comes with its own."""
+
+    def action(keeper: monitor.Monitor) -> object:
+        keeper.channel.setblocking(False)
+        sent = 0
+        while select.select([], [keeper.channel], [], 0.5)[1]:
+            keeper.channel.send(f"{own}/key".encode())
+            sent += 1
+        found = re.search(r"scm_fds:\s*(\d+)", Path(f"/proc/self/fdinfo/{keeper.channel.fileno()}").read_text())
+        keeper.channel.settimeout(10)
+        for _ in range(sent):
+            answer, fds, _, _ = socket.recv_fds(keeper.channel, 100, 1)
+            assert answer == b"0"
+            os.close(fds[0])
+        again = asked(keeper, f"{own}/key")
+        for _ in range(20):
+            keeper.channel.send(f"{own}/key".encode())
+        keeper.close()
+        return [sent > 20, found is not None and 0 < int(found[1]) < 20, again, keeper.has_ended()]
+
+    assert as_master(own, action) == [True, True, "secret key", True]
 
 
 def test_a_failure_to_confine_it_is_told_to_the_master(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from uwsgi_tls.names import Names, of_host
+from uwsgi_tls.names import Names, is_address, of_host
 
 
 @pytest.fixture
@@ -56,10 +56,30 @@ def test_the_first_of_a_name_stays(names: Names[str]) -> None:
         ("a.lab.:8443", "a.lab"),
         ("127.0.0.1:443", ""),
         ("[::1]:443", ""),
-        ("", ""),
+        ("", "localhost"),  # as an application is told
         ("\xe9.lab", ""),
+        ("-a.lab", ""),
         ("%61.lab", ""),
     ],
 )
 def test_the_name_of_a_host(host: str, name: str) -> None:
     assert of_host(host) == name
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.1:443", True),
+        ("[::1]", True),
+        ("[::1]:443", True),
+        ("127.0.0.1.", False),
+        ("1.2.3", False),
+        ("1.2.3.256", False),
+        ("-a.lab", False),
+        ("a.lab:443", False),
+        ("", False),
+    ],
+)
+def test_an_address_is_no_name(host: str, address: bool) -> None:
+    assert is_address(host) is address

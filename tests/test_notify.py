@@ -160,7 +160,7 @@ def test_a_manager_that_does_not_read_gets_it_later(manager: tuple[str, socket.s
     ("interval", "pid", "seconds"),
     [
         ("30000000", "", 30.0),
-        ("2500000", str(os.getpid()), 2.5),
+        ("2500000", "{self}", 2.5),
         ("30000000", "1", 0.0),  # it is meant for another process
         ("", "", 0.0),
         ("0", "", 0.0),
@@ -171,7 +171,7 @@ def test_a_manager_that_does_not_read_gets_it_later(manager: tuple[str, socket.s
     ],
 )
 def test_the_interval(interval: str, pid: str, seconds: float, manager: tuple[str, socket.socket]) -> None:
-    environ = {"NOTIFY_SOCKET": manager[0], "WATCHDOG_USEC": interval, "WATCHDOG_PID": pid}
+    environ = {"NOTIFY_SOCKET": manager[0], "WATCHDOG_USEC": interval, "WATCHDOG_PID": pid.format(self=os.getpid())}
     notifier = connect(environ, quiet)
     assert (notifier.watchdog, environ) == (seconds, {})
     assert (notifier.moment == NEVER) == (seconds == 0)

@@ -1,14 +1,27 @@
 """pidfile.py: made, written, removed or emptied, and never another's."""
 
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 import pytest
 
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.pidfile import Pidfile
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away, or is led astray by it")
+
+SOMEBODY = 4242424
+
+
+@pytest.fixture
+def own() -> Iterator[Path]:
+    """A directory that nobody else may change, which /tmp is not for root."""
+    with tempfile.TemporaryDirectory(dir="/root" if os.geteuid() == 0 else None) as name:
+        yield Path(name)
 
 
 def test_life(tmp_path: Path) -> None:
@@ -34,7 +47,7 @@ def test_what_stood_in_it_is_gone(tmp_path: Path) -> None:
 
 
 def test_where_it_cannot_be_removed_it_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: str) -> None:
+    def refuse(path: str, dir_fd: int) -> None:
         raise PermissionError(13, "Permission denied", path)
 
     path = tmp_path / "pid"
@@ -112,7 +125,7 @@ def a_second_name(path: Path) -> None:
 
 def of_another_user(path: Path) -> None:
     path.write_text("77\n")
-    os.chown(path, 4242424, -1)
+    os.chown(path, SOMEBODY, -1)
     path.chmod(0o666)
 
 
@@ -120,22 +133,18 @@ def of_another_user(path: Path) -> None:
     "make",
     [
         pytest.param(a_second_name, id="hard link"),
-        pytest.param(
-            of_another_user,
-            id="of another user",
-            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away"),
-        ),
+        pytest.param(of_another_user, id="of another user", marks=needs_root),
     ],
 )
-def test_a_file_that_is_not_ours_alone_is_replaced(tmp_path: Path, make: Callable[[Path], object]) -> None:
+def test_a_file_that_is_not_ours_alone_is_replaced(own: Path, make: Callable[[Path], object]) -> None:
     """Its owner could write another pid into it, for a script of root's to kill."""
-    path = tmp_path / "pid"
+    path = own / "pid"
     make(path)
     pidfile = Pidfile.open(str(path))
     pidfile.write()
     assert path.read_text() == f"{os.getpid()}\n"
     assert (path.stat().st_uid, path.stat().st_nlink, path.stat().st_mode & 0o022) == (os.geteuid(), 1, 0)
-    assert [other.read_text() for other in tmp_path.glob("precious")] in ([], ["precious"])
+    assert [other.read_text() for other in own.glob("precious")] in ([], ["precious"])
     pidfile.remove()
 
 
@@ -143,11 +152,96 @@ def test_a_file_that_is_put_there_meanwhile(tmp_path: Path, monkeypatch: pytest.
     """What was opened is looked at, not what was there before."""
     path = tmp_path / "pid"
 
-    def gone(path: str) -> NoReturn:
-        raise FileNotFoundError(path)
+    look = os.stat
+
+    def gone(path: str, **how: Any) -> os.stat_result:
+        if path == "pid":
+            raise FileNotFoundError(path)
+        return look(path, **how)
 
     a_second_name(path)
-    monkeypatch.setattr(os, "lstat", gone)
+    monkeypatch.setattr(os, "stat", gone)
     with pytest.raises(ConfigError, match="not a regular file of our own"):
         Pidfile.open(str(path))
     assert path.read_text() == "precious"
+
+
+# --- in a directory of the user's ---------------------------------------------------------------
+
+
+@pytest.fixture
+def users(own: Path) -> Path:
+    """Where the user may put what he likes."""
+    directory = own / "users"
+    directory.mkdir()
+    os.chown(directory, SOMEBODY, -1)
+    return directory
+
+
+@needs_root
+def test_life_in_a_users_directory(users: Path) -> None:
+    path = users / "pid"
+    for _ in range(2):
+        pidfile = Pidfile.open(str(path))
+        pidfile.write()
+        assert path.read_text() == f"{os.getpid()}\n"
+        pidfile.close()  # as after a crash: the file is there at the next start, and our own
+    pidfile = Pidfile.open(str(path))
+    pidfile.remove()
+    assert os.listdir(users) == []
+
+
+@needs_root
+def test_a_link_on_the_way_is_not_followed(own: Path, users: Path) -> None:
+    (own / "pid").write_text("precious")
+    (users / "run").symlink_to(own)
+    with pytest.raises(ConfigError, match=f"{users}/run is a symbolic link"):
+        Pidfile.open(f"{users}/run/pid")
+    assert (own / "pid").read_text() == "precious"
+
+
+@needs_root
+@pytest.mark.parametrize("make", [a_second_name, of_another_user])
+def test_a_file_that_is_not_ours_is_left_alone(users: Path, make: Callable[[Path], object]) -> None:
+    path = users / "pid"
+    make(path)
+    before = path.stat()
+    with pytest.raises(ConfigError, match=r"it is another's, or has a second name, .* so it is left alone"):
+        Pidfile.open(str(path))
+    after = path.stat()
+    assert (after.st_ino, after.st_size, after.st_nlink) == (before.st_ino, before.st_size, before.st_nlink)
+
+
+@needs_root
+def test_the_directory_is_the_one_that_was_opened(own: Path, users: Path) -> None:
+    """Whatever the user has put in its place since then."""
+    (users / "run").mkdir()
+    pidfile = Pidfile.open(f"{users}/run/pid")
+    pidfile.write()
+    (users / "run").rename(users / "old")
+    (users / "run").symlink_to(own)
+    os.link(users / "old" / "pid", own / "pid")
+    pidfile.remove()
+    assert os.listdir(users / "old") == []
+    assert (own / "pid").exists()
+
+
+def test_a_link_to_it_that_is_there_at_the_end_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    pidfile = Pidfile.open(str(path))
+    path.rename(tmp_path / "moved")
+    path.symlink_to("moved")
+    pidfile.remove()
+    assert sorted(os.listdir(tmp_path)) == ["moved", "pid"]
+
+
+def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    (tmp_path / "directory").mkdir()
+    for path in ("directory", "none/pid"):
+        with pytest.raises(ConfigError):
+            Pidfile.open(str(tmp_path / path))
+    for _ in range(2):
+        Pidfile.open(str(tmp_path / "pid")).close()
+    Pidfile.open(str(tmp_path / "pid")).remove()
+    assert os.listdir("/proc/self/fd") == before

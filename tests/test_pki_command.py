@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import pty
 import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,8 +19,14 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, pkcs12
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+    pkcs12,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from uwsgi_tls import certificate_authority, cli, pki, pki_files
@@ -221,6 +230,15 @@ def test_umask_never_opens_a_key() -> None:
     finally:
         os.umask(before)
     assert [mode(name) for name in ("ca.key", "a.key", "a.p12", "ca.crt")] == [0o600, 0o600, 0o600, 0o644]
+
+
+def test_umask_never_opens_a_directory() -> None:
+    before = os.umask(0)
+    try:
+        assert pki.run(["ca", "--dir", "new"]) == pki.run(["crl", "--dir", "new"]) == 0
+    finally:
+        os.umask(before)
+    assert [mode(name) for name in ("new", "new/ca.crl")] == [0o755, 0o644]
 
 
 def test_days(authority: x509.Certificate) -> None:
@@ -638,17 +656,112 @@ def test_lock_is_held() -> None:
 
     def second() -> None:
         entered.set()
-        with pki_files.locked(Path()):
+        with pki_files.locked(Path("key")):
             order.append("second")
 
+    Path("key").touch()
     thread = threading.Thread(target=second)
-    with pki_files.locked(Path()):
+    with pki_files.locked(Path("key")):
         thread.start()
         entered.wait(10)
         thread.join(0.2)
         order.append("first")
     thread.join(10)
     assert order == ["first", "second"]
+
+
+@pytest.mark.usefixtures("authority")
+def test_a_lock_that_is_not_given_back(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pki_files, "LOCK_SECONDS", 0.2)
+    with pki_files.locked(Path("ca.key")):
+        assert refusal(capsys, "revoke", "0x77") == "ca.key: another process has held its lock for 0.2 seconds"
+    assert pki.run(["revoke", "0x77"]) == 0
+
+
+@pytest.mark.usefixtures("authority")
+def test_nobody_but_the_owner_can_put_a_revocation_off() -> None:
+    """What others may read they may lock, flock(2): the directory, the certificate, the list."""
+    assert pki.run(["crl"]) == 0
+    with contextlib.ExitStack() as stack:
+        for path in (Path(), *Path().iterdir()):
+            if path == Path() or mode(str(path)) & 0o077:
+                descriptor = os.open(path, os.O_RDONLY)
+                stack.callback(os.close, descriptor)
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        command = [sys.executable, "-P", "-m", "uwsgi_tls", "pki", "revoke", "0x77"]
+        assert subprocess.run(command, stdout=subprocess.DEVNULL, timeout=60, check=False).returncode == 0
+    assert set(revoked()) == {0x77}
+
+
+@pytest.mark.usefixtures("authority")
+def test_a_list_that_is_a_link(capsys: pytest.CaptureFixture[str]) -> None:
+    assert pki.run(["revoke", "0x77"]) == 0
+    Path("www").mkdir()
+    Path("ca.crl").rename("www/served.crl")
+    Path("ca.crl").symlink_to("www/served.crl")
+    assert pki.run(["revoke", "0x78"]) == 0
+    assert Path("ca.crl").is_symlink()
+    assert {path.name for path in Path("www").iterdir()} == {"served.crl"}
+    assert set(revoked()) == {0x77, 0x78}
+    Path("www/served.crl").rename("www/elsewhere.crl")
+    assert refusal(capsys, "revoke", "0x79").startswith("revocation list ca.crl: no such file")
+    assert refusal(capsys, "crl").startswith("revocation list ca.crl: no such file")
+    assert {path.name for path in Path("www").iterdir()} == {"elsewhere.crl"}
+
+
+@pytest.mark.usefixtures("authority")
+def test_a_client_that_is_called_like_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its name must not protect whose number it is."""
+    assert pki.run(["client", "anna"]) == 0
+    number = certificate("anna").serial_number
+    text = f"{number:040x}"
+    colons = ":".join(text[at : at + 2] for at in range(0, 40, 2))
+    for name in (text, f"0x{text}", colons):
+        assert pki.run(["client", name]) == 0
+    told = refusal(capsys, "revoke", text)
+    assert told == f"{text}: is a serial number and the file {text}.crt; write 0x{text} or {text}.crt"
+    assert pki.run(["revoke", f"0x{text}"]) == 0
+    assert set(revoked()) == {number}
+    assert pki.run(["revoke", colons]) == 0
+    assert set(revoked()) == {number}
+    assert pki.run(["revoke", f"{text}.crt"]) == 0
+    assert set(revoked()) == {number, certificate(text).serial_number}
+
+
+@pytest.mark.parametrize("kind", ["ec", "rsa", "ed25519", "ed448"])
+def test_only_what_was_signed_is_revoked_by_its_file(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Issuer and key identifier are words that anybody can write."""
+    makers: dict[str, Callable[[], certificate_authority.SigningKey]] = {
+        "ec": lambda: certificate_authority.new_key(with_rsa=False),
+        "rsa": lambda: certificate_authority.new_key(with_rsa=True),
+        "ed25519": ed25519.Ed25519PrivateKey.generate,
+        "ed448": ed448.Ed448PrivateKey.generate,
+    }
+
+    def signed(builder: x509.CertificateBuilder, key: certificate_authority.SigningKey) -> bytes:
+        digest = None if isinstance(key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey) else hashes.SHA256()
+        return builder.sign(key, digest).public_bytes(Encoding.PEM)
+
+    key = makers[kind]()
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "CA")])
+    now = datetime.now(UTC).replace(tzinfo=None)
+    base = x509.CertificateBuilder().issuer_name(name).not_valid_before(now).not_valid_after(now + timedelta(days=9))
+    base = base.public_key(key.public_key())
+    root = base.subject_name(name).serial_number(7)
+    root = root.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    Path("ca.crt").write_bytes(signed(root, key))
+    Path("ca.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    Path("ca.key").chmod(0o600)
+    assert pki.run(["client", "anna"]) == 0
+    real = certificate("anna")
+    forged = base.subject_name(real.subject).serial_number(real.serial_number)
+    for extension in real.extensions:
+        forged = forged.add_extension(extension.value, extension.critical)
+    for stem, maker in makers.items():
+        Path(f"{stem}.crt").write_bytes(signed(forged, maker()))
+        assert refusal(capsys, "revoke", stem) == f"{stem}.crt: was not issued by this authority"
+    assert pki.run(["revoke", "anna"]) == 0
+    assert set(revoked()) == {real.serial_number}
 
 
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:

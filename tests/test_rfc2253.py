@@ -6,7 +6,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from uwsgi_tls.rfc2253 import common_name, parts, text
+from uwsgi_tls.rfc2253 import common_name, is_plain, parts, text
 
 CN = NameOID.COMMON_NAME
 
@@ -49,6 +49,27 @@ def test_common_name(der: bytes, expected: str) -> None:
 )
 def test_text(der: bytes, expected: str) -> None:
     assert text(der) == expected
+
+
+@pytest.mark.parametrize(
+    ("der", "expected"),
+    [
+        (GOOD, True),
+        (name(), True),
+        (name([(CN, "Zo\u00eb/\0 +")]), True),
+        (name([(NameOID.ORGANIZATION_NAME, "x\\")], [(CN, "admin")]), False),
+        (name([(CN, "admin\\x00")]), False),
+        (name([(CN, "anna")]).replace(b"\x0c\x04anna", b"\x13\x04anna"), True),  # a PrintableString
+        (name([(CN, "anna")]).replace(b"\x0c\x04anna", b"\x1e\x04anna"), False),  # a BMPString of two letters
+        (name([(CN, "\0a")]).replace(b"\x0c\x02\0a", b"\x1e\x02\0a"), False),  # "a", which ends like its bytes
+        (name([(CN, "\0\0\0a")]).replace(b"\x0c\x04", b"\x1c\x04"), False),  # a UniversalString
+        (name([(CN, "\u00eb")]).replace(b"\x0c\x02", b"\x14\x02"), False),  # a T61String that looks like UTF-8
+        (name([(CN, "anna")]).replace(b"\x0c\x04anna", b"\x04\x04anna"), False),  # an OCTET STRING
+        (b"\x30", False),
+    ],
+)
+def test_what_looks_like_nothing_else_in_one_line(der: bytes, expected: bool) -> None:
+    assert is_plain(der) is expected
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """scoreboard.py: what one process writes, another reads; slots are given out once, and empty."""
 
 import os
+import time
 
 import pytest
 
+from uwsgi_tls import scoreboard as module
 from uwsgi_tls.scoreboard import Scoreboard
+from uwsgi_tls.tally import COUNTERS, NAMES
 
 
 def test_a_child_writes_and_its_parent_reads() -> None:
@@ -34,3 +37,78 @@ def test_one_that_is_given_back_is_empty_again() -> None:
     slot.beat(7.0)
     board.give_back(slot)
     assert board.take().last_beat == 0.0
+
+
+# --- what workers count -----------------------------------------------------------------------
+
+
+def counts(**some: int) -> dict[str, int]:
+    return {**dict.fromkeys(NAMES, 0), **{name.replace("__", "."): count for name, count in some.items()}}
+
+
+def test_what_is_told_is_read_in_another_process() -> None:
+    board = Scoreboard(3)
+    board.enter("reloading", 4, 2)
+    slots = [board.take(2, 4), board.take(1, 5)]
+    child = os.fork()
+    if child == 0:
+        slots[0].enter("draining", 77)
+        slots[0].tell(counts(requests=5, connections__idle=3))
+        slots[0].beat(12.0)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    reading = board.read()
+    assert (reading.state, reading.generation, reading.wanted, reading.deaths) == ("reloading", 4, 2, 0)
+    assert [(told.number, told.generation, told.state) for told in reading.workers] == [
+        (1, 5, "starting"),
+        (2, 4, "draining"),
+    ]
+    old = reading.workers[1]
+    assert (old.pid, old.last_beat, old.spawns) == (77, 12.0, 1)
+    assert {name: count for name, count in old.counts.items() if count} == {"requests": 5, "connections.idle": 3}
+    assert reading.now["connections.idle"] == 3
+    assert abs(reading.started - time.time()) < 60
+    assert abs(old.born - time.time()) < 60
+
+
+def test_who_has_ended_is_still_counted_but_not_there() -> None:
+    board = Scoreboard(2)
+    for requests in (5, 7):
+        slot = board.take(1, 1)
+        slot.enter("serving", 1)
+        slot.tell(counts(requests=requests, connections__idle=3))
+        board.give_back(slot)
+    board.died()
+    slot = board.take(1, 1)
+    slot.tell(counts(requests=1))
+    reading = board.read()
+    assert reading.totals["requests"] == 13
+    assert reading.totals["connections.idle"] == 0, "a gauge is of those that live"
+    assert reading.now["connections.idle"] == 0
+    assert [told.spawns for told in reading.workers] == [3]
+    assert reading.deaths == 1
+
+
+def test_nobody_is_read_while_a_worker_becomes_a_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half-way it would be counted twice."""
+    board = Scoreboard(2)
+    board.take(1, 1).tell(counts(requests=5))
+    board._master[module._VERSION] += 1
+    board._master[module._COUNTED + COUNTERS.index("requests")] += 5
+    pauses = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        board._slot(1)[module._NUMBER] = 0
+        board._master[module._VERSION] += 1
+
+    monkeypatch.setattr(time, "sleep", pause)
+    assert board.read().totals["requests"] == 5
+    assert len(pauses) == 1
+
+
+def test_a_master_that_was_killed_half_way_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Scoreboard(1)
+    board._master[module._VERSION] += 1
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    assert board.read().workers == ()

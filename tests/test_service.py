@@ -25,6 +25,7 @@ class Waiting:
 
     def __init__(self, name: str, over: bool = False) -> None:
         self.name = name
+        self.status = 0
         self.taken = self.over = False
         self.done: list[str] = []
         self.connection = SimpleNamespace(
@@ -71,6 +72,67 @@ def test_room_is_for_so_many_and_the_rest_queues_in_order() -> None:
     assert room.next() is None
     assert room.enter() is True
     assert room.enter() is False
+
+
+def test_nobody_enters_before_those_who_wait() -> None:
+    """A client that sends one request after the other would keep the place that it has just left."""
+    room, waits = Room(1), exchange("waits")
+    assert room.enter()
+    room.wait(waits)
+    room.leave()
+    assert room.enter() is False
+    assert room.next() is waits
+    room.leave()
+    assert room.enter() is True
+
+
+def test_clients_that_pipeline_have_their_turns() -> None:
+    """Who leaves the room and asks again stands behind those who have come meanwhile, and is not forgotten."""
+    served: list[str] = []
+    requests = {"a": 3, "b": 2, "c": 1}
+
+    def handle(exchange: Exchange) -> bool:
+        served.append(cast(Waiting, exchange).name)
+        return True
+
+    service = a_service(handle)
+
+    def ask(name: str) -> None:
+        while requests[name]:
+            requests[name] -= 1
+            each = exchange(name)
+            cast(Waiting, each).connection.resume = lambda: ask(name)
+            if not service.dispatch(each):
+                return
+
+    assert service.room.enter()
+    for name in requests:
+        ask(name)
+    service.room.leave()
+    service.run_queued()
+    assert served == ["a", "b", "c", "a", "b", "a"]
+    assert service.room.enter()
+
+
+def test_who_is_held_for_a_moment_keeps_its_turn() -> None:
+    """The sweep, or who looks for idle guests, takes a connection from the lounge to look at it again."""
+    served: list[Exchange] = []
+
+    def handle(exchange: Exchange) -> bool:
+        served.append(exchange)
+        return True
+
+    service = a_service(handle)
+    assert service.room.enter()
+    held, behind = exchange("held", over=True), exchange("behind")
+    for each in (held, behind):
+        service.dispatch(each)
+    service.room.leave()
+    service.run_queued()
+    assert served == []
+    cast(Waiting, held).connection.claim = lambda: True
+    service.run_queued()
+    assert served == [held, behind]
 
 
 def test_a_backend_that_does_not_block_needs_no_room() -> None:
@@ -124,8 +186,9 @@ def test_who_has_left_meanwhile_costs_no_call() -> None:
     service = a_service(handle)
     assert service.room.enter()
     left, stays = exchange("left", over=True), exchange("stays")
-    for each in (left, left, stays):
+    for each in (left, stays):
         service.dispatch(each)
+    left.over = True  # after it was queued, and nobody has taken it out yet
     service.room.leave()
     service.run_queued()
     assert served == [stays]

@@ -106,14 +106,16 @@ def test_the_names_in_a_directory() -> None:
         "_.A.lab.crt",
         "_.A.lab.key",
         "*.c.lab.crt",
+        "_wildcard.d.lab.crt",  # as the command pki writes it
         "d.key",
         "e.ca",
     ]
     config = Config(sni_dir="certs/", sni_dir_ciphers="HIGH", origins={"sni-dir": "x.ini:3"})
     found = sites.of_names(config, lambda directory: there if directory == "certs/" else nobody(directory))
-    assert [site.names for site in found] == [("*.c.lab",), ("*.a.lab",), ("b.lab",)]
-    assert found[2].certificates == (("certs/b.lab.crt", "certs/b.lab.key"),)
-    assert (found[2].client_ca, found[2].client_required, found[1].client_ca) == ("certs/b.lab.ca", False, "")
+    assert [site.names for site in found] == [("*.c.lab",), ("*.a.lab",), ("*.d.lab",), ("b.lab",)]
+    assert found[2].certificates == (("certs/_wildcard.d.lab.crt", "certs/_wildcard.d.lab.key"),)
+    assert found[3].certificates == (("certs/b.lab.crt", "certs/b.lab.key"),)
+    assert (found[3].client_ca, found[3].client_required, found[1].client_ca) == ("certs/b.lab.ca", False, "")
     assert {(site.ciphers, site.option, site.text, site.where) for site in found} == {
         ("HIGH", "sni-dir", "certs/", "x.ini:3")
     }
@@ -122,6 +124,19 @@ def test_the_names_in_a_directory() -> None:
 def test_a_file_that_has_no_name_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"sni-dir = d: 127\.0\.0\.1\.crt: .* addresses are none"):
         sites.of_names(Config(sni_dir="d"), lambda _: ["127.0.0.1.crt"])
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("ADMIN.lab", "admin.lab"), ("admin.lab.", "admin.lab"), ("*.a.lab", "_.a.lab"), ("_.a.lab", "_wildcard.A.lab")],
+)
+def test_two_files_for_one_name_are_an_error(first: str, second: str) -> None:
+    """Which of them asks for certificates, only the order of their names would say."""
+    there = [f"{second}.crt", f"{second}.ca", f"{first}.crt"]
+    with pytest.raises(ConfigError) as caught:
+        sites.of_names(Config(sni_dir="d"), lambda _: there)
+    name = "*.a.lab" if "a.lab" in (first[2:], second[2:]) else "admin.lab"
+    assert caught.value.cause == f"{second}.crt: {name} is given twice, also by {first}.crt"
 
 
 def test_sni_counts_before_the_directory() -> None:
@@ -143,6 +158,14 @@ def test_a_name_twice_is_an_error() -> None:
         ("d/a.lab.crt", True),
         ("d/a.lab.key", True),
         ("d/a.lab.ca", True),
+        ("d/_wildcard.a.lab.key", True),
+        ("d/_.A.lab.key", True),
+        ("d/b.lab.crt", True),
+        ("d/b.lab.key", False),  # no site is there that would use it
+        ("d/b.lab.ca", False),
+        ("d/a b.crt", False),
+        ("d/a b.key", False),
+        ("d/.key", False),
         ("d/a.lab.txt", False),
         ("d/../etc/a.key", False),
         ("d/sub/a.key", False),
@@ -151,9 +174,11 @@ def test_a_name_twice_is_an_error() -> None:
     ],
 )
 def test_what_belongs_to_the_directory(path: str, named: bool) -> None:
+    there = {f"d/{stem}.crt" for stem in ("a.lab", "_wildcard.a.lab", "_.A.lab", "a b", "../etc/a", "sub/a", "")}
     for spelled in ("d", "d/"):
-        assert sites.is_in_directory(Config(sni_dir=spelled), path) is named or path == "d"
-    assert not sites.is_in_directory(Config(), path)
+        config = Config(sni_dir=spelled)
+        assert sites.is_in_directory(config, path, there.__contains__) is (path == spelled if path == "d" else named)
+    assert not sites.is_in_directory(Config(), path, lambda _: True)
 
 
 # --- options that limit clients -------------------------------------------------------------------------------

@@ -339,6 +339,7 @@ def test_files_share_one_limit(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="spool-limit") as full:
         one.append(b"4")
     assert full.value.errno == errno.EDQUOT
+    assert disk.refused == 2
     assert one.read(9000) == b"1" * 3000
     one.close()
     assert disk.used == 2000

@@ -61,7 +61,7 @@ class Fleet(Supervisor):
             watch=self.watch,  # type: ignore[arg-type]
         )
 
-    def reopen(self, present: object) -> list[str]:
+    def reopen(self) -> list[str]:
         self.reopened += 1
         if self.reopen_fails:
             raise ConfigError("https", "=0,a,b", self.reopen_fails)

@@ -4,12 +4,12 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from uwsgi_tls.trusted_path import open_trusted
+from uwsgi_tls.trusted_path import open_directory, open_trusted, open_unlinked
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the directories must be root's own")
 
@@ -120,4 +120,113 @@ def test_no_descriptor_is_left_open(own: Path) -> None:
     for path in ("one", "key/x", "live/../none"):
         refusal(own / path)
     os.close(open_trusted(str(own / "key")))
+    os.chown(own / "live", SOMEBODY, SOMEBODY)
+    (own / "live" / "link").symlink_to(own)
+    for opened in (open_unlinked, open_directory):
+        with pytest.raises(PermissionError):
+            opened(str(own / "live" / "link"))
+        with pytest.raises(FileNotFoundError):
+            opened(str(own / "live" / "none"))
     assert os.listdir("/proc/self/fd") == before
+
+
+# --- where others may change a directory on the way --------------------------------------------
+
+
+def content_unlinked(path: str | Path) -> str:
+    fd = open_unlinked(str(path))
+    try:
+        assert not os.get_inheritable(fd)
+        return os.read(fd, 100).decode()
+    finally:
+        os.close(fd)
+
+
+@pytest.fixture
+def users(own: Path) -> Path:
+    """A user's directory below root's, with a file of root's own."""
+    directory = own / "user"
+    (directory / "sub").mkdir(parents=True)
+    for file in (directory / "key", directory / "sub" / "key"):
+        file.write_text("in the user's")
+        os.chmod(file, 0o600)
+    os.chown(directory, SOMEBODY, SOMEBODY)
+    return directory
+
+
+def test_a_real_file_in_a_users_directory(own: Path, users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (own / "link").symlink_to(users)
+    monkeypatch.chdir(users / "sub")
+    for path in (users / "key", users / "sub" / "key", own / "link" / "key", "key", "../key", "../sub/.././key"):
+        assert content_unlinked(path) == "in the user's"
+    assert content_unlinked(own / "key") == "secret"
+    fd = open_unlinked(str(users / "sub"))
+    assert os.listdir(fd) == ["key"]
+    os.close(fd)
+
+
+def second_name(users: Path, own: Path) -> Path:
+    os.link(own / "key", users / "planted")
+    return users / "planted"
+
+
+def symbolic_link(users: Path, own: Path) -> Path:
+    (users / "planted").symlink_to(own / "key")
+    return users / "planted"
+
+
+def linked_directory(users: Path, own: Path) -> Path:
+    (users / "planted").symlink_to(own)
+    return users / "planted" / "key"
+
+
+def link_beside_it(users: Path, own: Path) -> Path:
+    (users / "planted").symlink_to("key")
+    return users / "planted"
+
+
+def link_in_roots_own(users: Path, own: Path) -> Path:
+    """Root's own link is followed into the user's directory, and the user's own there no further."""
+    (own / "link").symlink_to("user/planted")
+    (users / "planted").symlink_to(own / "key")
+    return own / "link"
+
+
+@pytest.mark.parametrize("plant", [second_name, symbolic_link, linked_directory, link_beside_it, link_in_roots_own])
+def test_what_a_user_may_have_planted(own: Path, users: Path, plant: Callable[[Path, Path], Path]) -> None:
+    path = plant(users, own)
+    with pytest.raises(PermissionError) as caught:
+        open_unlinked(str(path))
+    assert caught.value.errno == errno.EPERM
+    assert caught.value.strerror == (
+        f"{users}/planted is a symbolic link (or has a second name) in a directory that others than root may change,"
+        " so it is not read as root"
+    )
+
+
+def test_what_is_no_file_in_a_users_directory(users: Path) -> None:
+    os.mkfifo(users / "fifo")
+    with pytest.raises(PermissionError, match="neither a regular file nor a directory"):
+        open_unlinked(str(users / "fifo"))
+
+
+def test_up_from_a_directory_that_is_moved_meanwhile(users: Path) -> None:
+    """ ".." is taken out of the path, for the user may move the directory to where it leads to another's."""
+    assert content_unlinked(users / "gone" / ".." / "key") == "in the user's"
+
+
+def test_directories(own: Path, users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (own / "link").symlink_to("live")
+    (users / "link").symlink_to(own)
+    monkeypatch.chdir(own)
+    found = {}
+    for path in ("", "live", own / "link", "user", "user/sub"):
+        fd, trusted = open_directory(str(path))
+        found[os.readlink(f"/proc/self/fd/{fd}")] = trusted
+        assert not os.get_inheritable(fd)
+        os.close(fd)
+    assert found == {str(own): True, str(own / "live"): True, str(users): False, str(users / "sub"): False}
+    with pytest.raises(PermissionError, match="symbolic link"):
+        open_directory(str(users / "link"))
+    with pytest.raises(NotADirectoryError):
+        open_directory(str(own / "key"))

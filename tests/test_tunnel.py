@@ -15,7 +15,7 @@ import pytest
 from uwsgi_tls import tunnel as tunnel_module
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.gone import Ended, Gone
-from uwsgi_tls.lounge import NEVER, READ, WRITE, Lounge
+from uwsgi_tls.lounge import GONE, NEVER, READ, WRITE, Lounge
 from uwsgi_tls.tally import Tally
 from uwsgi_tls.tunnel import BLOCK_BYTES, HALF_CLOSED_SECONDS, Tunnel
 
@@ -144,6 +144,7 @@ def test_both_ways(play: Play) -> None:
     assert (play.exchange.status, play.exchange.head_bytes, play.client.got) == (101, len(HEAD), HEAD)
     play.client_says(b"one", b"two")
     assert play.heard() == b"onetwo"
+    assert play.client.service.tally.bytes_in == len(b"onetwo")
     play.node_says(b"three")
     assert play.client.got == HEAD + b"three"
     assert play.exchange.sent == len(b"three")
@@ -197,7 +198,7 @@ def test_a_node_that_does_not_read(play: Play) -> None:
         said += 16384
         assert said < 64 << 20
     assert len(play.tunnel._up) <= BLOCK_BYTES
-    assert play.waits() == (0, READ | WRITE)
+    assert play.waits() == (GONE, READ | WRITE)
     play.client.says = [b"unread"]
     play.tunnel.ready(READ)
     assert play.client.says == [b"unread"]
@@ -208,11 +209,22 @@ def test_a_node_that_does_not_read(play: Play) -> None:
     assert play.waits() == (READ, READ)
 
 
+def test_a_client_that_leaves_while_its_node_does_not_read(play: Play) -> None:
+    """Nobody reads what it has said last, and nobody is kept by it."""
+    while not play.tunnel._up:
+        play.client_says(bytes(16384))
+    play.client.other.close()
+    events = dict(play.lounge._epoll.poll(1))
+    assert events[play.client.fd] & GONE
+    play.client.step(events[play.client.fd])
+    assert (play.client.closed, play.client.finished) == (True, False)
+
+
 def test_the_client_ends_its_direction(play: Play) -> None:
     play.client_says(b"last", Ended("it has said so"))
     assert play.heard() == b"last"
     assert play.heard() == b""
-    assert play.waits() == (0, READ)
+    assert play.waits() == (GONE, READ)
     play.node_says(b"answer")
     assert play.client.got == HEAD + b"answer"
     assert not play.client.told

@@ -1,11 +1,12 @@
 """watch.py: which changes of a file are noticed, and when."""
 
 import os
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
-from uwsgi_tls.watch import Watch
+from uwsgi_tls.watch import WAIT_LOOKS, Watch
 
 
 def look(path: str) -> int:
@@ -33,6 +34,27 @@ def test_the_certificate_and_then_its_key_are_one_change(files: tuple[Path, Path
     first = watch.has_changed()
     files[1].write_text("newer")
     assert [first, *(watch.has_changed() for _ in range(3))] == [False, False, True, False]
+
+
+def test_a_file_that_changes_all_the_time_holds_nobody_up(files: tuple[Path, Path]) -> None:
+    """Neither one change nor the next of another file; its own counts once it has been left alone."""
+    certificate, busy = files
+    watch = Watch(lambda: map(str, files), look)
+    moments = iter(range(1, 100))
+
+    def looks(times: int) -> list[bool]:
+        found = []
+        for moment in islice(moments, times):
+            os.utime(busy, (moment, moment))
+            found.append(watch.has_changed())
+        return found
+
+    assert looks(6) == [False] * 6
+    for _ in range(2):
+        certificate.write_text(certificate.read_text() + "newer")
+        assert looks(1 + WAIT_LOOKS) == [False] * (1 + WAIT_LOOKS)
+        assert looks(6) == [True] + [False] * 5
+    assert [watch.has_changed() for _ in range(3)] == [True, False, False]
 
 
 def test_what_is_changed_back_is_no_change(files: tuple[Path, Path]) -> None:

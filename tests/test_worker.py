@@ -196,7 +196,9 @@ def test_accepting_where_it_fails(codes: list[int], rests: int, accepts: int, mo
     with Full(*codes) as full, ours, theirs:
         listener = Listener(cast(Any, full), cast(Endpoint, None), socket.AF_INET)
         service = Service(LIMITS, Lounge(1), ReportBackend(), Room(1), export_cert=False, worker=1, pid=1)
-        acceptor = worker._Acceptor(task(Config(), [listener]), Seat(1, 1, ours, Scoreboard(1).take()), service, (read, write))
+        acceptor = worker._Acceptor(
+            task(Config(), [listener]), Seat(1, 1, ours, Scoreboard(1).take()), service, (read, write)
+        )
         acceptor._accept(listener)
         assert (acceptor._rests, full.accepts) == (bool(rests), accepts)
         assert len(said) == rests

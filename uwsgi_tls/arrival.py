@@ -14,7 +14,7 @@ from ipaddress import ip_address
 
 from uwsgi_tls import hello, proxy_protocol
 from uwsgi_tls.connection import Connection
-from uwsgi_tls.farewell import Farewell
+from uwsgi_tls.farewell import LINGER_SECONDS, Farewell
 from uwsgi_tls.lounge import GONE, HANGUP_ONLY, READ
 from uwsgi_tls.service import Endpoint, Service
 
@@ -78,6 +78,12 @@ class Arrival:
         self._complain(f"ended by a defect: {traceback.format_exc()}")
         self._close()
 
+    def owes_from(self) -> float:
+        return self.idle_from
+
+    def unwanted(self) -> bool:
+        return self._admitted is False
+
     def waits_for(self) -> str:
         return "arrival"
 
@@ -115,6 +121,8 @@ class Arrival:
         """Whose connection it is, is known now."""
         self._peer = peer
         self._admitted = self._service.crowd.admit(peer[0])
+        if not self._admitted:
+            self.deadline = min(self.deadline, self._service.lounge.now + LINGER_SECONDS)  # to be told so
         self._step = self._hello
 
     def _hello(self, events: int) -> None:
@@ -138,19 +146,22 @@ class Arrival:
             return self._answer(PLAIN_HTTP_ANSWER)
         return self._turn_away("what was sent is not TLS", "not_tls")
 
-    def _choose(self, sni: str) -> None:
+    def _choose(self, sni: str | None) -> None:
         """The name decides who answers; whoever asks for none gets the listener's own site."""
         names, own_names = self._endpoint.names, self._endpoint.own_names
         endpoint = names.find(sni) if names is not None and sni else None
         if endpoint is not None:
             self._endpoint = endpoint
-        elif own_names is not None and sni and not own_names.find(sni):
-            self._complain(f"nobody here has the name {sni}")
+        elif own_names is not None and sni is not None and not own_names.find(sni):
+            self._complain(f"nobody here has the name {sni}" if sni else "it asked for what is no host name")
             self._service.tally.count("failures.name")
             return self._answer(UNRECOGNIZED_NAME)
+        lounge = self._service.lounge
+        if lounge.busy:
+            return lounge.defer(self.fd, self, lambda: self._begin_late(sni))
         return self._begin(sni)
 
-    def _begin_late(self, sni: str) -> None:
+    def _begin_late(self, sni: str | None) -> None:
         """As a step of its own, which nobody calls who could close it, as the lounge does for a waiter."""
         try:
             if self.deadline <= self._service.lounge.now:
@@ -159,7 +170,7 @@ class Arrival:
         except BaseException:  # as in Lounge.serve
             return self.crashed()
 
-    def _begin(self, sni: str = "") -> None:
+    def _begin(self, sni: str | None = None) -> None:
         """The ClientHello is whole: TLS begins, with a connection that has this place in the lounge."""
         self._restore_low_water()
         service = self._service

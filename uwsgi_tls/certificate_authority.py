@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 if TYPE_CHECKING:  # names that Debian 12's cryptography has not
@@ -233,14 +234,26 @@ def serial_number(text: str) -> int | None:
 
 
 def is_issued_by(certificate: x509.Certificate, authority: Authority) -> bool:
-    """Whether the certificate names this authority, and its key if it names one, as the issuer."""
+    """Whether this authority has signed the certificate: what a certificate says of its issuer anybody can write."""
     if certificate.issuer != authority.certificate.subject or certificate == authority.certificate:
         return False
+    public, signature = authority.key.public_key(), certificate.signature
+    signed = certificate.tbs_certificate_bytes
     try:
-        named = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
-    except x509.ExtensionNotFound:
-        return True
-    return named is None or named == _authority_key_identifier(authority).key_identifier
+        digest = certificate.signature_hash_algorithm
+        if isinstance(public, rsa.RSAPublicKey) and digest is not None:
+            # cryptography 41 knows PSS from the older padding.
+            scheme = getattr(certificate, "signature_algorithm_parameters", padding.PKCS1v15())
+            public.verify(signature, signed, scheme, digest)
+        elif isinstance(public, ec.EllipticCurvePublicKey) and digest is not None:
+            public.verify(signature, signed, ec.ECDSA(digest))
+        elif isinstance(public, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
+            public.verify(signature, signed)
+        else:
+            return False
+    except (InvalidSignature, UnsupportedAlgorithm, TypeError, ValueError):  # such as another key's kind of signature
+        return False
+    return True
 
 
 def load_revocation_list(data: bytes | bytearray, authority: Authority) -> x509.CertificateRevocationList:

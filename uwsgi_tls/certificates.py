@@ -9,17 +9,18 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from OpenSSL import crypto
 
-from uwsgi_tls import chains, pem, pkcs12, private_keys, revocations
+from uwsgi_tls import chains, pem, pkcs12, private_keys, revocations, tls
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import PKCS12_SUFFIXES, Site, SniSite
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # names that Debian 12's cryptography has not
 FILE_BYTES_MAX = 16 * 1024 * 1024  # a bundle of every public CA has 0.2 MB
 
 _CERTIFICATE = re.compile(rb"-----BEGIN ((?:X509 )?CERTIFICATE)-----.*?-----END \1-----", re.DOTALL)
+_NOT_A_SERVERS = "is a CA's certificate, not a server's"
 
 
 class BadFile(Exception):
@@ -71,10 +73,12 @@ class Material:
     client_cas: bytes  # PEM; b"": no client certificate is asked for
     crls: bytes  # PEM
     warnings: tuple[str, ...]  # one line each
+    trusted_until: float = float("inf")  # UTC seconds: the first end of a client CA or CRL that is good now
 
 
 Read = Callable[[str, str], bytearray]
 Passphrases = Callable[[str], Iterable[bytes]]  # what may open the key in a file
+Known = Mapping[tuple[str, str], Credential]  # by the paths of certificate and key
 
 
 def open_file(path: str) -> int:
@@ -144,19 +148,21 @@ def no_passphrases(key: str) -> Iterable[bytes]:
     return ()
 
 
-def load(site: Site, read: Read = read_file, passphrases: Passphrases = no_passphrases) -> Material:
+def load(
+    site: Site, read: Read = read_file, passphrases: Passphrases = no_passphrases, known: Known = MappingProxyType({})
+) -> Material:
     """Read and compare the files of a site. `read` takes a path and what it is, returns its bytes, raises BadFile.
 
-    Raises ConfigError with the cause and the file, and as its __cause__ the BadFile. The bytes that `read` returned are
-    wiped.
+    A certificate and key that may not be read are those of `known`, if it has them. Raises ConfigError with the cause
+    and the file, and as its __cause__ the BadFile. The bytes that `read` returned are wiped.
     """
     try:
-        return _load(site, read, passphrases)
+        return _load(site, read, passphrases, known)
     except BadFile as error:
         raise ConfigError(site.option, site.text, str(error), site.where) from error
 
 
-def _load(site: Site, read: Read, passphrases: Passphrases) -> Material:
+def _load(site: Site, read: Read, passphrases: Passphrases, known: Known) -> Material:
     warnings: list[str] = []
     authorities: list[crypto.X509] = []
     crls = b""
@@ -168,24 +174,36 @@ def _load(site: Site, read: Read, passphrases: Passphrases) -> Material:
         raise BadFile("a client certificate is required, but no client CA is given")
     credentials = []
     for certificate, key in site.certificates:
-        credential, chain = _credential(certificate, key, read, passphrases)
+        try:
+            credential, chain = _credential(site, certificate, key, read, passphrases)
+        except Unreadable as error:
+            if (certificate, key) not in known:
+                raise
+            # Nothing is known to be wrong with them, and they are not to hold up what else has changed.
+            credential = known[certificate, key]
+            chain = _readable(certificate, _from_pem(credential.chain))
+            warnings.append(f"{error}: certificate {certificate} and its key stay as they were")
         credentials.append(credential)
         remarks = _remarks(site, chain, authorities)
         warnings += [f"certificate {certificate}: {remark}" for remark in remarks]
         warnings += _mode_warnings(key)
     _check_kinds(credentials)
-    return Material(tuple(credentials), _pem(authorities), crls, tuple(warnings))
+    return Material(tuple(credentials), _pem(authorities), crls, tuple(warnings), _trusted_until(authorities, crls))
 
 
 def _credential(
-    certificate: str, key_file: str, read: Read, passphrases: Passphrases
+    site: Site, certificate: str, key_file: str, read: Read, passphrases: Passphrases
 ) -> tuple[Credential, list[x509.Certificate]]:
     if certificate.endswith(PKCS12_SUFFIXES):
         certificates, key = _pkcs12(certificate, read, passphrases)
+        chain = _readable(certificate, certificates)
     else:
         certificates = _certificates(certificate, "certificate", read)
+        chain = _readable(certificate, certificates)
+        if site.option == "sni-dir" and not chains.is_servers_own(chain[0], _names(site)):
+            # Nobody has named this file: it is there, and the key of a CA beside it is not for us to open.
+            raise BadFile(f"certificate {certificate}: {_NOT_A_SERVERS}; keep it elsewhere")
         key = _private_key(key_file, read, passphrases)
-    chain = _readable(certificate, certificates)
     _check_match(certificate, key_file, chain, key.public_key())
     try:
         kind = private_keys.kind(key)
@@ -233,10 +251,15 @@ def _remarks(site: Site, chain: list[x509.Certificate], authorities: list[crypto
     leaf = chain[0]
     yield from chains.expiry(leaf, datetime.now(UTC))
     yield from chains.gap(chain, [each.to_cryptography() for each in authorities])
-    if isinstance(site, SniSite):
-        for name in site.names:
-            if not chains.is_good_for(leaf, name):
-                yield f"is not good for {name} but for {', '.join(chains.names(leaf)) or 'no name'}"
+    if not chains.is_servers_own(leaf, _names(site)):
+        yield _NOT_A_SERVERS
+    for name in _names(site):
+        if not chains.is_good_for(leaf, name):
+            yield f"is not good for {name} but for {', '.join(chains.names(leaf)) or 'no name'}"
+
+
+def _names(site: Site) -> tuple[str, ...]:
+    return site.names if isinstance(site, SniSite) else ()
 
 
 def _client_cas(path: str, read: Read, warnings: list[str]) -> list[crypto.X509]:
@@ -257,6 +280,13 @@ def _crls(path: str, read: Read, authorities: Sequence[crypto.X509], warnings: l
     return crls
 
 
+def _trusted_until(authorities: Sequence[crypto.X509], crls: bytes) -> float:
+    """What has ended already lets nobody in, so no session depends on it; the rest of a bundle may."""
+    now = datetime.now(UTC).timestamp()
+    ends = [tls.not_after(each) for each in authorities] + [end.timestamp() for end in revocations.ends(crls)]
+    return min((end for end in ends if end > now), default=float("inf"))
+
+
 def _private_key(path: str, read: Read, passphrases: Passphrases) -> "PrivateKeyTypes":
     data = read(path, "key")
     try:
@@ -265,6 +295,10 @@ def _private_key(path: str, read: Read, passphrases: Passphrases) -> "PrivateKey
         raise BadFile(f"key {path}: {error}") from None
     finally:
         private_keys.wipe(data)
+
+
+def _from_pem(chain: bytes) -> list[crypto.X509]:
+    return [crypto.load_certificate(crypto.FILETYPE_PEM, block.group()) for block in _CERTIFICATE.finditer(chain)]
 
 
 def _pem(certificates: Sequence[crypto.X509]) -> bytes:

@@ -28,6 +28,26 @@ def is_good_for(certificate: x509.Certificate, pattern: str) -> bool:
     return pattern in known or "*." + pattern.partition(".")[2] in known
 
 
+def is_servers_own(certificate: x509.Certificate, patterns: Sequence[str]) -> bool:
+    """Whether it is meant for a server that has these names, or any name where there are none.
+
+    The certificate of a CA (RFC 5280, 4.2.1.9) is not, unless it is signed by itself and has the name: that is what
+    `openssl req -x509` makes for a server.
+    """
+    try:
+        is_authority = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return True
+    if not is_authority:
+        return True
+    if certificate.issuer != certificate.subject:
+        return False
+    if not patterns:
+        return bool(names(certificate))
+    called = {str(each.value).lower() for each in certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)}
+    return any(pattern in called or is_good_for(certificate, pattern) for pattern in patterns)
+
+
 def not_after(certificate: x509.Certificate) -> datetime:
     """Its last moment, UTC."""
     if hasattr(certificate, "not_valid_after_utc"):  # cryptography 42; the older name warns from then on

@@ -22,16 +22,18 @@ from uwsgi_tls.tally import Tally
 class Channel:
     __slots__ = ("_said", "_tls", "want")
 
-    def __init__(self, context: SSL.Context, sock: RawSocket) -> None:
+    def __init__(self, context: SSL.Context, sock: RawSocket, resumes: bool = True) -> None:
+        """Where it does not resume, no session is taken up and every handshake is a full one."""
         self.want = READ
         self._said = False  # that nothing more comes from us
-        self._tls = tls.server_connection(context, sock)
+        self._tls = tls.server_connection(context, sock, resumes)
 
     def handshake(self) -> bool:
         """Goes on with the handshake as far as it can; True when it is complete. Raises Gone."""
         try:
             self._tls.do_handshake()
         except SSL.WantReadError:
+            tls.prolong_no_proof(self._tls)
             self.want = READ
             return False
         except SSL.WantWriteError:
@@ -80,17 +82,24 @@ class Channel:
             raise Gone(tls.reason(error, self._tls)) from None
         return sent
 
-    def shutdown(self) -> None:
-        """Tells the client, once, that nothing more comes (close_notify). Raises Gone."""
-        if self._said:  # a second call would wait for the client's, SSL_shutdown(3)
-            return
-        self._said = True
+    def shutdown(self) -> bool:
+        """Tells the client, once, that nothing more comes (close_notify); False: there is no room for it now.
+
+        Raises Gone.
+        """
+        if self._said:  # one more call would wait for the client's, SSL_shutdown(3)
+            return True
         try:
             self._tls.shutdown()
+        except SSL.WantWriteError:
+            self.want = WRITE
+            return False
         except SSL.Error as error:
             raise Gone(tls.reason(error, self._tls)) from None
+        self._said = True
+        return True
 
-    def has_asked_for(self, name: str) -> bool:
+    def has_asked_for(self, name: str | None) -> bool:
         """Whether that is the name in the ClientHello that OpenSSL has read."""
         return tls.has_asked_for(self._tls, name)
 
@@ -102,6 +111,10 @@ class Channel:
                 self._tls.shutdown()  # TLS has an alert for it, access_denied, but pyOpenSSL does not
             raise Gone(objection)
         return peer.client_variables(self._tls, sni, export_cert)
+
+    def seconds_left(self, trusted_until: float) -> float:
+        """For how long what the client has proved is true; peer.py."""
+        return peer.seconds_left(self._tls, trusted_until)
 
     def count_in(self, tally: Tally) -> None:
         """Counts a handshake that is complete, and whose client may stay."""

@@ -8,12 +8,14 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 
 from uwsgi_tls import activation, certificates, daemon, ignored, listeners, master, notify, policy, privileges, vhosts
 from uwsgi_tls.backends import application
 from uwsgi_tls.backends.nodes import node
+from uwsgi_tls.endpoints import open_at_start
 from uwsgi_tls.https_option import HttpsListener, Site
-from uwsgi_tls.logs import AccessLog
+from uwsgi_tls.logs import AccessLog, printable
 from uwsgi_tls.options import Config
 from uwsgi_tls.passphrases import Passphrases
 from uwsgi_tls.privileges import Identity
@@ -34,14 +36,14 @@ def run(config: Config) -> int:
     fallback = [node(address, "http-fallback") for address in config.http_fallback]
     AccessLog(config.log_format, config.log_json)
     report += listeners.check_all(config)
-    report += _tls(config)
+    report += _tls(config, identity)
     report.append(_whom(identity))
     report.append(f"{config.processes} worker processes of {config.threads} threads")
     report.append(_where(config, [each.name for each in nodes], [each.name for each in fallback]))
     report += [f"warning: {warning}" for warning in config.warnings]
     if config.ignored:
         report.append(ignored.describe(config.ignored))
-    print("\n".join(report))
+    print("\n".join(map(printable, report)))  # a certificate may hold anything, and so may a file's name
     if config.wsgi_file or config.module:
         status = _try_application(config, identity)
         if status:
@@ -50,10 +52,13 @@ def run(config: Config) -> int:
     return 0
 
 
-def _tls(config: Config) -> Iterator[str]:
+def _tls(config: Config, identity: Identity | None) -> Iterator[str]:
     """Each site: for whom it is, its certificates and what it asks of TLS and of clients. Raises ConfigError."""
     source = Passphrases(config.ssl_key_password_file, config.ssl_key_password_command)
-    loaded = vhosts.load(config, vhosts.Reader(passphrases=lambda key: source.for_key(key, certificates.read_file)))
+    opened = partial(open_at_start, identity=identity)
+    read = partial(certificates.read_file, opened=opened)
+    names_in = partial(certificates.read_names, opened=opened)
+    loaded = vhosts.load(config, vhosts.Reader(read, lambda key: source.for_key(key, read), names_in))
     for number, (listener, _) in enumerate(loaded.listeners):
         vhosts.endpoint(loaded, number, str(listener.address), "")
     for site, material in loaded.sites:
@@ -120,7 +125,7 @@ def _try_application(config: Config, identity: Identity | None) -> int:
     except BaseException as error:  # an application's import may raise anything
         if not isinstance(error, application.ApplicationError):
             traceback.print_exc()
-        print(f"unable to load the application: {type(error).__name__}: {error}", file=sys.stderr)
+        print(printable(f"unable to load the application: {type(error).__name__}: {error}"), file=sys.stderr)
     finally:
         with suppress(OSError):
             sys.stdout.flush()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from uwsgi_tls.tunnel import Tunnel
 
 READS_PER_TURN = 16  # then other connections have their turn
+REQUESTS_PER_TURN = 32  # likewise, where a client sends many at once
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 NO_LIMIT = float("inf")
 
@@ -36,6 +37,7 @@ class Connection:
         "_admitted",
         "_channel",
         "_intake",
+        "_proof_ends",
         "_requests_left",
         "_seen",
         "armed",
@@ -63,7 +65,7 @@ class Connection:
         self.endpoint = endpoint
         self.sock = sock
         self.fd = sock.fileno()
-        self.sni = ""  # the name that the ClientHello asked for, as far as that has been read
+        self.sni: str | None = None  # as `Hello` has it; None also where the hello could not be seen as a whole
         self.peer = peer  # address and port, as REMOTE_ADDR and REMOTE_PORT have them
         self.deadline = service.lounge.now + service.limits.handshake
         self.armed = 0
@@ -73,11 +75,12 @@ class Connection:
         self.exchange: Exchange | None = None  # the request under way
         self.tunnel: Tunnel | None = None  # what that has become
         self.variables: tuple[tuple[str, str], ...] = ()  # those of every request of this connection
-        self._channel: Channel | None = Channel(endpoint.context, sock)
+        self._channel: Channel | None = Channel(endpoint.context, sock, endpoint.resumes())
         self._intake: Intake | None = None
         self.idle_from = NEVER
         self._admitted = admitted
         self._requests_left: float = (service.limits.requests or NO_LIMIT) if admitted else 0
+        self._proof_ends = NEVER  # when the client's certificate, or a thing that it was verified by, ends
         self._seen = 0  # bytes of the buffer that are known to hold no whole head
 
     # What the lounge calls: the caller owns the connection.
@@ -104,8 +107,10 @@ class Connection:
         if self.step == self._more_body or (self.step == self._more_head and self.buffer):
             self._refuse(http.BadRequest(408, "the request did not come in time"))
         elif exchange is not None and self.step == self._while_answered:
-            self.service.room.forget(exchange)
-            self._refuse(http.BadRequest(503, "no application thread was free in time"))
+            try:
+                self._refuse(http.BadRequest(503, "no application thread was free in time"))
+            finally:
+                self.service.room.forget(exchange)  # after it has a status: Service.run_queued looks at that
         elif exchange is not None:
             exchange.client_gone()
         else:
@@ -131,7 +136,7 @@ class Connection:
                 return self._park(channel.want)
             if self.endpoint.by_name and not channel.has_asked_for(self.sni):
                 raise Gone("the client has asked for another name than it seemed to")
-            identity = channel.client_variables(self.sni, self.service.export_cert, self.endpoint.client_allow)
+            identity = channel.client_variables(self.sni or "", self.service.export_cert, self.endpoint.client_allow)
         except Gone as gone:
             self.service.tally.not_shaken_hands(str(gone))
             self._complain(f"TLS handshake failed: {gone}")
@@ -144,11 +149,13 @@ class Connection:
             ("REMOTE_ADDR", self.peer[0]),
             ("REMOTE_PORT", self.peer[1]),
         )
+        self._proof_ends = self.service.lounge.now + channel.seconds_left(self.endpoint.trusted_until)
         channel.count_in(self.service.tally)
         self.service.crowd.handshake_over(self.fd)
         self.step = self._more_head
         self.idle_from = self.service.lounge.now
-        self.deadline = self.service.lounge.now + self.service.limits.headers
+        hurry = self.service.draining or not self._admitted
+        self.deadline = self.service.lounge.now + (LINGER_SECONDS if hurry else self.service.limits.headers)
         # The request often comes with the client's last handshake message.
         return self._more_head(0)
 
@@ -158,14 +165,15 @@ class Connection:
             return
         if self.idle_from != NEVER:
             self.idle_from = NEVER
-            self.deadline = self.service.lounge.now + self.service.limits.headers
+            if self._admitted:  # else there is only a 429 for it
+                self.deadline = self.service.lounge.now + self.service.limits.headers
         self.buffer = self.buffer + data if self.buffer else data
         self._serve()
 
     def _more_body(self, events: int) -> None:
         intake = self._intake
         assert intake is not None
-        for _ in range(READS_PER_TURN):
+        for _ in range(READS_PER_TURN if not intake.chunked else 1):  # a record may hold thousands of chunks
             data = self._read()
             if data is None:
                 return
@@ -206,7 +214,7 @@ class Connection:
 
     def _serve(self) -> None:
         """Answers the requests in the buffer, one after the other, until one must wait or none is whole."""
-        while True:
+        for _ in range(REQUESTS_PER_TURN):
             try:
                 exchange = self._next_exchange()
             except http.BadRequest as bad:
@@ -218,6 +226,17 @@ class Connection:
             self.exchange = None
             if not exchange.keep_alive:
                 return self.finish()
+        # What is in our buffer makes no event: the lounge comes back to it when others have had their turn.
+        self.service.lounge.defer(self.fd, self, self._serve_on)
+
+    def _serve_on(self) -> None:
+        """As a step of its own, which nobody calls who could close it, as the lounge does for a waiter."""
+        try:
+            self._serve()
+        except Gone:
+            self.close()
+        except BaseException:  # as in Lounge.serve
+            self.crashed()
 
     def _next_exchange(self) -> Exchange | None:
         """The next whole request; None when the connection was parked until more of it comes."""
@@ -238,6 +257,9 @@ class Connection:
             self._park(READ)
             return None
         self._seen = 0
+        if self.service.lounge.now >= self._proof_ends:
+            self.finish()  # unanswered: the client may ask again where it has to show a certificate that is good
+            return None
         head = http.parse_head(self.buffer[:end], limits.max_headers)
         self.buffer = self.buffer[end:]
         self.exchange = exchange = Exchange(self, head)
@@ -349,6 +371,18 @@ class Connection:
         self.deadline = NEVER
         return True
 
+    def owes_from(self) -> float:
+        """Since when a handshake or a head has been under way, or NEVER. Any thread may ask, as above."""
+        step, limits = self.step, self.service.limits
+        if step == self._more_handshake:
+            return self.deadline - limits.handshake
+        if step == self._more_head and self.idle_from == NEVER:
+            return self.deadline - limits.headers
+        return NEVER
+
+    def unwanted(self) -> bool:
+        return not (self._admitted or self.closed)
+
     def waits_for(self) -> str:
         """What it waits for, a word of tally.WAITS. Any thread may ask, and hears what was so a moment ago."""
         step = self.step
@@ -387,10 +421,16 @@ class Connection:
 
     def finish(self, linger: bool = True) -> None:
         """Ends the connection politely: close_notify, then the TCP end, lingering after a response (RFC 9112, 9.6)."""
-        self.channel.shutdown()
-        if linger:
+        said = self.channel.shutdown()
+        if not linger:
+            return self.close()
+        if said:
             return self._linger()
-        return self.close()
+        # The socket is full of the response, and without a close_notify the client could not tell that it is whole.
+        return self.wait_to_write(self._finish_later, progress=self.step != self._finish_later)
+
+    def _finish_later(self, events: int) -> None:
+        self.finish()
 
     def _linger(self) -> None:
         self._release()

@@ -1,19 +1,27 @@
 """`uwsgi-tls reload` and `uwsgi-tls stop`: tells a running master, which a pid file names.
 
 A pid file may have outlived its process and the number may be another's by now. So the process is held by a
-descriptor (pidfd_open(2)) before it is looked at, and is told only if it is called as ours are (titles.py).
+descriptor (pidfd_open(2)) before it is looked at, and is told only if it is called as ours are (titles.py). Who may
+write the file chooses the process, so root believes a file only as far as its writer could have told himself.
 """
 
 import argparse
+import errno
 import os
 import select
 import signal
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from uwsgi_tls.errors import ConfigError
+from uwsgi_tls.titles import COMM
+from uwsgi_tls.trusted_path import open_directory
 
+PIDFILE_BYTES = 32  # more than a number has
+TITLE = b"uwsgi-tls master ("
+_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 STOP_SECONDS = 90  # more than the default of reload-mercy
 _SIGNALS = {"reload": signal.SIGHUP, "stop": signal.SIGTERM}
 
@@ -52,7 +60,8 @@ def run(words: Sequence[str]) -> int:
 def _master(pidfile: str) -> int:
     """A descriptor of the process that the file names. Raises ConfigError if that is no server of ours."""
     try:
-        text = Path(pidfile).read_text(encoding="ascii").strip()
+        content, writer = _read(pidfile)
+        text = content.decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("pidfile", pidfile, getattr(error, "strerror", None) or "holds no number") from None
     if not text:
@@ -63,14 +72,60 @@ def _master(pidfile: str) -> int:
         process = os.pidfd_open(int(text))
     except (OSError, ValueError):
         raise ConfigError("pidfile", pidfile, f"no process has its number {text}: the server has ended") from None
-    try:
-        called = Path(f"/proc/{text}/cmdline").read_bytes()
-    except OSError:
-        called = b""
-    if b"uwsgi-tls master" not in called:
+    uid = _uid_of_master(text)
+    if uid is None:
         os.close(process)
         raise ConfigError("pidfile", pidfile, f"process {text} is no uwsgi-tls master; the file is an old one")
+    if os.geteuid() == 0 and writer not in (0, uid):
+        os.close(process)
+        raise ConfigError("pidfile", pidfile, f"uid {writer} may write it, and names process {text} of uid {uid}")
     return process
+
+
+def _read(pidfile: str) -> tuple[bytes, int]:
+    """What the file begins with, and the uid of him who may have put that there; 0 if none but root.
+
+    Raises OSError for what is no regular file, and where nobody knows who may have.
+    """
+    place, name = os.path.split(pidfile)
+    directory, trusted = open_directory(place)
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise OSError(errno.EINVAL, "is not a regular file")
+            if os.geteuid() == 0 and status.st_mode & _BY_OTHERS:
+                raise OSError(errno.EPERM, "others than its owner may write to it")
+            return os.read(fd, PIDFILE_BYTES), status.st_uid if trusted else _writer(status, os.fstat(directory))
+        finally:
+            os.close(fd)
+    finally:
+        os.close(directory)
+
+
+def _writer(file: os.stat_result, directory: os.stat_result) -> int:
+    """In a directory that others than root may change: its owner, or in one like /tmp, which is sticky and root's,
+    the file's own, if it has no second name elsewhere (inode(7), S_ISVTX). Raises OSError where it may be anybody.
+    """
+    if directory.st_uid != 0:
+        return directory.st_uid
+    if directory.st_mode & _BY_OTHERS and not directory.st_mode & stat.S_ISVTX:
+        raise OSError(errno.EPERM, "others than root may write to its directory")
+    if file.st_nlink != 1:
+        raise OSError(errno.EPERM, "has a second name")
+    return file.st_uid
+
+
+def _uid_of_master(pid: str) -> int | None:
+    """Whose uwsgi-tls master it is; None if it is none."""
+    process = Path("/proc", pid)
+    try:
+        title = (process / "cmdline").read_bytes().partition(b"\0")[0]
+        status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)
+        return int(status["Uid"].split()[0]) if TITLE in title and status["Name"] == COMM else None
+    except (OSError, KeyError):
+        return None
 
 
 _descriptions = {

@@ -9,15 +9,16 @@ import heapq
 import threading
 import time
 from collections.abc import Callable
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from typing import Protocol
 
 from uwsgi_tls.logs import line
-from uwsgi_tls.lounge import Lounge, Waiter
+from uwsgi_tls.lounge import NEVER, Lounge, Waiter
 
 NOT_COUNTED = "0.0.0.0"  # REMOTE_ADDR of those who come through a UNIX socket
 BATCH_PART = 16  # of a limit: so many guests give way at once, for to look for them is a look at all
 SPARED_SECONDS = 1.0  # of silence: a client whose next words are on their way is not told to go
+HANDSHAKE_PART = 2  # of the connections, at most, are in a handshake
 LOOK_SECONDS = 0.1  # between two searches for idle guests that found too few
 NOTICE_SECONDS = 30.0  # between two lines that say the same
 
@@ -28,6 +29,12 @@ class Guest(Waiter, Protocol):
     fd: int
     idle_from: float  # since when nothing is under way (time.monotonic() seconds), or NEVER
 
+    def owes_from(self) -> float:
+        """Since when a handshake or a head has been under way (time.monotonic() seconds), or NEVER; any thread may ask."""
+
+    def unwanted(self) -> bool:
+        """Whether its client has too many connections: it is only told so. Any thread may ask."""
+
     def waits_for(self) -> str:
         """A word of tally.WAITS; any thread may ask."""
 
@@ -36,6 +43,10 @@ class Guest(Waiter, Protocol):
 
     def give_way(self) -> None:
         """Ends at once; for the owner."""
+
+
+def _unwanted_from(guest: Guest) -> float:
+    return 0.0 if guest.unwanted() else NEVER
 
 
 class Notice:
@@ -62,14 +73,14 @@ class Crowd:
         self._limit = connections
         self._high_water = connections - connections // 8
         self._handshakes: dict[int, Guest] = {}  # by descriptor, the oldest first
-        self._max_handshakes = handshakes
+        self._max_handshakes = min(handshakes, max(2, connections // HANDSHAKE_PART))
         self._per_client = per_client
         self._clients: dict[str, int] = {}
         self._lock = threading.Lock()  # of the counts
         self._next_look = 0.0
         # How often each limit has cost somebody the connection.
         self.idle_told = self.handshakes_told = self.not_admitted = 0
-        self._say_crowded, self._say_handshakes = Notice(), Notice()
+        self._say_crowded, self._say_slow, self._say_handshakes = Notice(), Notice(), Notice()
 
     def has_room(self) -> bool:
         """Whether one more may come in; when few more may, those who have been idle longest give way."""
@@ -131,20 +142,34 @@ class Crowd:
     # Giving way, in the main thread.
 
     def _make_room(self) -> None:
+        """Those whom nobody has let in first, then the idle; those who are slow to ask only when all is taken."""
         now = time.monotonic()
         latest = now - SPARED_SECONDS
         batch = max(1, self._limit // BATCH_PART)
-        idle = [guest for guest in list(self.guests) if guest.idle_from <= latest]
-        longest = heapq.nsmallest(batch, idle, key=attrgetter("idle_from"))
-        told = sum(self._tell(guest, lambda guest: guest.idle_from <= latest) for guest in longest)
+        told = self._tell_first(batch, _unwanted_from, 0.0) if self._per_client else 0
         if told < batch:
+            told += self._tell_first(batch - told, attrgetter("idle_from"), latest)
+        slow = 0
+        if not told and len(self.guests) >= self._limit:
+            slow = self._tell_first(batch, methodcaller("owes_from"), latest)
+        if told + slow < batch:
             self._next_look = now + LOOK_SECONDS
-        self.idle_told += told
+        self.idle_told += told + slow
         if told:
             self._say_crowded(
                 f"{len(self.guests) + told} connections, of {self._limit} (worker-connections): idle ones give way,"
                 f" {self.idle_told} so far"
             )
+        if slow:
+            self._say_slow(
+                f"all of {self._limit} connections (worker-connections) are busy: clients that are slow to ask give way,"
+                f" {self.idle_told} so far"
+            )
+
+    def _tell_first(self, count: int, since: Callable[[Guest], float], latest: float) -> int:
+        """Has at most `count` give way, of those for whom `since` is no later than `latest`, the earliest first."""
+        found = [guest for guest in list(self.guests) if since(guest) <= latest]
+        return sum(self._tell(each, lambda guest: since(guest) <= latest) for each in heapq.nsmallest(count, found, since))
 
     def _end_oldest_handshakes(self) -> None:
         batch = max(1, self._max_handshakes // BATCH_PART)

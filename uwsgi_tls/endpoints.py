@@ -1,23 +1,28 @@
 """The TLS side of each https listener, made from files: as root at the start, and after the drop at each reload.
 
 After the drop a file is opened as the user that we are; where that user may not, the monitor is asked. What a reload
-cannot read or use makes it fail as a whole, so that no half of a change is ever served.
+cannot use makes it fail as a whole, so that no half of a change is ever served. Only a certificate and its key that
+nobody may open for us stay as they were: whoever can close his own files must not keep others' clients from being
+revoked.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
 from uwsgi_tls import certificates, monitor, privileges, sites, vhosts
 from uwsgi_tls.certificates import CertificateInfo
 from uwsgi_tls.chains import EXPIRY_WARNING
-from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.listeners import HttpsSocket
 from uwsgi_tls.logs import line
 from uwsgi_tls.options import Config
 from uwsgi_tls.passphrases import Passphrases
+from uwsgi_tls.privileges import Identity
+from uwsgi_tls.trusted_path import open_trusted, open_unlinked
 from uwsgi_tls.vhosts import Reader
 from uwsgi_tls.worker import Listener
 
@@ -25,12 +30,15 @@ from uwsgi_tls.worker import Listener
 class Endpoints:
     """Those of one configuration."""
 
-    def __init__(self, config: Config, sockets: Sequence[HttpsSocket]) -> None:
+    def __init__(self, config: Config, sockets: Sequence[HttpsSocket], identity: Identity | None = None) -> None:
+        """`identity` is whom root becomes after the start, if anybody."""
         self.monitor: monitor.Monitor | None = None
         self._named = named_files(config)
         self._in_directory: frozenset[str] = frozenset()  # what sni-dir had in it when it was last read
-        self._certificates: Sequence[CertificateInfo] = ()  # those that are served
+        self.certificates: Sequence[CertificateInfo] = ()  # those that are served
+        self._known: certificates.Known = {}  # with their keys
         self._config = config
+        self._identity = identity
         self._sockets = sockets
         self._prefix = config.procname_prefix
         self._read = partial(certificates.read_file, opened=self.open_file)
@@ -43,16 +51,9 @@ class Endpoints:
         self._passphrases.may_ask = False
         return served
 
-    def remake(self, present: Sequence[Listener]) -> Sequence[Listener]:
-        """The same for a reload, where those that cannot be read stay as the `present` ones. Raises ConfigError."""
-        try:
-            return self._open(line)
-        except ConfigError as error:
-            if not isinstance(error.__cause__, certificates.Unreadable):
-                raise
-            # Nothing is known to be wrong with them, and an application may be reloaded all the same.
-            line(f"certificates and keys stay as they were: {error}")
-            return present
+    def remake(self) -> list[Listener]:
+        """The same for a reload, where a certificate and key that may not be read stay as they were."""
+        return self._open(line)
 
     def start_monitor(self) -> None:
         """Leaves a process root that opens the named files for us from now on. Raises PrivilegeError."""
@@ -75,11 +76,15 @@ class Endpoints:
         directory = self._config.sni_dir
         with suppress(certificates.BadFile):  # it is told when the certificates are read
             paths = {os.path.join(directory, name) for name in self._reader.names_in(directory, "sni-dir")}
-            self._in_directory = frozenset(path for path in paths if sites.is_in_directory(self._config, path))
+            self._in_directory = frozenset(
+                path for path in paths if sites.is_in_directory(self._config, path, paths.__contains__)
+            )
         return self._named | self._in_directory
 
     def open_file(self, path: str) -> int:
         """A descriptor for reading of a named file. Raises OSError."""
+        if os.geteuid() == 0:
+            return open_at_start(path, self._identity)
         try:
             return certificates.open_file(path)
         except PermissionError:
@@ -88,29 +93,47 @@ class Endpoints:
             return self.monitor.open(path)
 
     def _is_named(self, path: str) -> bool:
-        return path in self._named or sites.is_in_directory(self._config, path)
+        return path in self._named or sites.is_in_directory(self._config, path, os.path.lexists)
 
     def remind(self) -> None:
         """Says which certificates are about to expire, or have."""
         now = datetime.now(UTC)
-        for info in self._certificates:
+        for info in self.certificates:
             if info.not_after <= now + EXPIRY_WARNING:
                 verb = "has expired" if info.not_after <= now else "expires"
                 line(f"certificate {info.file}: {verb} on {info.not_after:%Y-%m-%d %H:%M} UTC")
 
     def _open(self, warn: Callable[[str], None]) -> list[Listener]:
-        loaded = vhosts.load(self._config, self._reader)
+        loaded = vhosts.load(self._config, replace(self._reader, known=self._known))
         served = []
         for number, https in enumerate(self._sockets):
             endpoint = vhosts.endpoint(loaded, number, https.name, https.port)
             served.append(Listener(https.socket, endpoint, int(https.socket.family)))
-        self._certificates = loaded.certificates
+        self.certificates, self._known = loaded.certificates, loaded.known
         for text in (*map(str, loaded.certificates), *loaded.warnings):
             warn(text)
         return served
 
     def _for_key(self, key: str) -> Iterable[bytes]:
         return self._passphrases.for_key(key, self._read)
+
+
+def open_at_start(path: str, identity: Identity | None) -> int:
+    """A descriptor for reading, opened by root, who is about to become `identity`. Raises OSError.
+
+    What others could have put there is opened with the rights of that user, or he would choose what root reads for him;
+    and if he may not read it, by root if no link leads to it.
+    """
+    if identity is None:
+        return certificates.open_file(path)
+    try:
+        return open_trusted(path)
+    except OSError as error:
+        if error.errno != errno.EPERM:
+            raise
+    with suppress(PermissionError), privileges.acting_as(identity):
+        return certificates.open_file(path)
+    return open_unlinked(path)
 
 
 def named_files(config: Config) -> frozenset[str]:

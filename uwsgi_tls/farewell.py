@@ -52,6 +52,12 @@ class Farewell:
     def crashed(self) -> None:
         self._close()
 
+    def owes_from(self) -> float:
+        return self.idle_from
+
+    def unwanted(self) -> bool:
+        return False
+
     def waits_for(self) -> str:
         return "farewell"
 

@@ -37,7 +37,7 @@ _HOST_NAME_BYTES = 253
 class Hello:
     """A whole ClientHello is there: the server name as `host_name` gives it, the protocols of ALPN in order."""
 
-    sni: str
+    sni: str | None  # None: it asks for none; "": for what is no host name
     alpn: tuple[str, ...]
 
 
@@ -57,7 +57,7 @@ class NotTls:
 
 _JUNK = NotTls("junk")
 _HTTP = NotTls("http")
-_NAMELESS = Hello("", ())  # also for what is malformed: OpenSSL refuses it with the alert that fits
+_NAMELESS = Hello(None, ())  # also for what is malformed: OpenSSL refuses it with the alert that fits
 
 
 def look(data: bytes) -> Hello | Wanted | NotTls:
@@ -130,7 +130,7 @@ def _names(message: bytes, at: int, end: int) -> Hello:
     except IndexError:
         return _NAMELESS
     at += 2
-    sni = ""
+    sni: str | None = None
     alpn: tuple[str, ...] = ()
     while at + 4 <= end:
         kind, size = unpack_from(">HH", message, at)

@@ -26,6 +26,11 @@ class Intake:
         self._pace = Pace(now, limits.body, limits.body_rate, limits.body_time)
         self.deadline = self._pace.deadline(now, 0)
 
+    @property
+    def chunked(self) -> bool:
+        """Whether what comes may cost far more than its bytes do."""
+        return self._decoder is not None
+
     def feed(self, data: bytes, now: float) -> bool:
         """Adds what has come; True when the body is whole. Raises BadRequest, with 503 where it cannot be stored.
 

@@ -22,6 +22,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from uwsgi_tls.errors import ConfigError
+from uwsgi_tls.trusted_path import open_directory
 
 STDOUT = 1
 STDERR = 2
@@ -86,6 +87,11 @@ def line(text: str) -> None:
     _write(STDERR, _server_line(text))
 
 
+def printable(text: str) -> str:
+    """`text` as one line: line ends, control characters and what else no terminal shows are escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def trace() -> None:
     """Writes the traceback of the exception that is being handled: line by line behind "| ", or as one JSON object.
 
@@ -134,7 +140,12 @@ def never_wait() -> None:
 def _open(path: str, owners: Collection[int] | None) -> int:
     """The log file. Its directory may be a user's, who would have root write elsewhere, or wait for ever at a FIFO."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    fd = os.open(path, flags, LOG_MODE)
+    place, name = os.path.split(path)
+    directory, _ = open_directory(place)
+    try:
+        fd = os.open(name, flags, LOG_MODE, dir_fd=directory)
+    finally:
+        os.close(directory)
     try:
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode):
@@ -155,9 +166,7 @@ def _server_line(text: str) -> str:
     now = time.time()
     if _line_is_json:
         return _encode({"time": _iso_time(now), "pid": os.getpid(), "message": text}) + "\n"
-    if not text.isprintable():
-        text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return f"{_ctime(now)} - [{os.getpid()}] {text}\n"
+    return f"{_ctime(now)} - [{os.getpid()}] {printable(text)}\n"
 
 
 def _write(fd: int, text: str) -> None:

@@ -116,8 +116,11 @@ class Lounge:
         heapq.heappush(self._timers, (when, next(self._order), call))
 
     def defer(self, fd: int, waiter: Waiter, call: Callable[[], None]) -> None:
-        """Has a service thread do `call` when others have had their turn; until then `waiter` is nobody's."""
-        if self._alone:
+        """Has a service thread do `call` when others have had their turn; until then `waiter` is nobody's.
+
+        `call` raises nothing, and nothing but its turn ends the wait, which is short: neither an event nor a deadline.
+        """
+        if self._alone and waiter.armed:
             self.unwatch(fd, waiter)  # or what came would wake us again and again
         self._deferred.append(call)
 
@@ -154,8 +157,11 @@ class Lounge:
                 self._do_deferred()
 
     def _do_deferred(self) -> None:
-        with suppress(IndexError):  # another thread was quicker
-            self._deferred.popleft()()
+        try:
+            call = self._deferred.popleft()
+        except IndexError:  # another thread was quicker
+            return
+        call()
 
     def _patience(self) -> float:
         if self._deferred:

@@ -19,6 +19,8 @@ from uwsgi_tls.notify import Notifier
 from uwsgi_tls.options import Config
 from uwsgi_tls.pidfile import Pidfile
 from uwsgi_tls.privileges import Identity
+from uwsgi_tls.stats import facts
+from uwsgi_tls.stats.process import StatsProcess
 from uwsgi_tls.watch import Watch
 from uwsgi_tls.worker import Task
 
@@ -45,7 +47,10 @@ def run(config: Config) -> int:
     pidfile: Pidfile | None = None
     starter = daemon.Starter()
     notifier = notify.connect(os.environ, notes.append)
-    endpoints = Endpoints(config, bound.https)
+    endpoints = Endpoints(config, bound.https, identity)
+    stats = StatsProcess(
+        bound.stats, lambda: facts.of(config, bound.https, endpoints.certificates), config.procname_prefix
+    )
     # Before the files are read: what changes while they are must not go unnoticed.
     watch = Watch(endpoints.paths, endpoints.open_file) if config.touch_reload_certs else None
     try:
@@ -79,11 +84,12 @@ def run(config: Config) -> int:
             Task(config, served, nodes, access_log, os.getpid(), fallback),
             reopen=endpoints.remake,
             started=starter.report,
-            masters_own=lambda: close_masters_own(starter, pidfile, endpoints.monitor, notifier),
+            masters_own=lambda: close_masters_own(starter, pidfile, endpoints.monitor, notifier, stats),
             daily=endpoints.remind,
             monitor=endpoints.monitor,
             watch=watch,
             notifier=notifier,
+            stats=stats,
         ).run()
     except privileges.PrivilegeError as error:
         line(f"privileges were not given up: {error}")
@@ -145,13 +151,14 @@ def _try_to_write(directory: str, identity: Identity | None) -> int:
 
 
 def close_masters_own(
-    starter: daemon.Starter, pidfile: Pidfile | None, monitor: Monitor | None, notifier: Notifier
+    starter: daemon.Starter, pidfile: Pidfile | None, monitor: Monitor | None, notifier: Notifier, stats: StatsProcess
 ) -> None:
     """In a worker: the descriptors that only the master may hold, such as a pid file that root opened."""
     notifier.close()
+    stats.close()
     if monitor is not None:
         monitor.channel.close()
     if starter.fd >= 0:
         os.close(starter.fd)
     if pidfile is not None:
-        os.close(pidfile.fd)
+        pidfile.close()

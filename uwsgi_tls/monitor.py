@@ -23,7 +23,6 @@ from uwsgi_tls.trusted_path import open_trusted
 REQUEST_BYTES = 4096  # PATH_MAX of limits.h, which counts the NUL
 ANSWER_SECONDS = 10.0  # a disk may be slow; a monitor that is stuck must not hold the master
 END_SECONDS = 1.0
-DESCRIPTORS = 16
 CONFINED = b"1"
 OPENED = b"0"
 
@@ -81,6 +80,7 @@ def start(is_named: Callable[[str], bool], title_prefix: str) -> Monitor:
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(ANSWER_SECONDS)
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, REQUEST_BYTES)  # room for few answers that nobody takes
     pid = os.fork()
     if pid == 0:
         try:
@@ -114,21 +114,26 @@ def _confine(channel: socket.socket) -> None:
         os.dup2(0, fd)  # /dev/null: what there is to say goes to the master
     privileges.keep_only(prctl.CAP_DAC_READ_SEARCH)
     privileges.harden(no_new_privs=True)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))
+    # RLIMIT_NOFILE stays: it is compared with what all of root's processes have under way to each other, unix(7).
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
 def _serve(channel: socket.socket, is_named: Callable[[str], bool]) -> None:
-    """Answers until the master's end is closed."""
+    """Answers until the master's end is closed. A master that asks and does not read waits for itself alone."""
     while request := channel.recv(REQUEST_BYTES):
-        path = os.fsdecode(request)
+        with suppress(OSError):  # whether the master is gone, recv() says
+            _answer(channel, os.fsdecode(request), is_named)
+
+
+def _answer(channel: socket.socket, path: str, is_named: Callable[[str], bool]) -> None:
+    try:
+        if not is_named(path):
+            raise OSError(errno.EPERM, "the configuration does not name it")
+        fd = open_trusted(path)
         try:
-            if not is_named(path):
-                raise OSError(errno.EPERM, "the configuration does not name it")
-            fd = open_trusted(path)
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            code = getattr(error, "errno", None) or errno.EINVAL
-            channel.send(f"{code} {getattr(error, 'strerror', None) or error}".encode("utf-8", "replace"))
-        else:
             socket.send_fds(channel, [OPENED], [fd])
+        finally:
             os.close(fd)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        code = getattr(error, "errno", None) or errno.EINVAL
+        channel.send(f"{code} {getattr(error, 'strerror', None) or error}".encode("utf-8", "replace"))

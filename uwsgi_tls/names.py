@@ -7,11 +7,13 @@ wildcard costs two dictionary look-ups, however many there are.
 
 import re
 from collections.abc import Iterable
+from ipaddress import AddressValueError, IPv4Address
 from typing import Generic, TypeVar
 
 from uwsgi_tls import hello
 
 EXPRESSION_FLAGS = re.ASCII | re.IGNORECASE
+DEFAULT_HOST = "localhost"  # whom an HTTP/1.0 request means that has no Host; an application is told so too
 
 T = TypeVar("T")
 
@@ -55,5 +57,16 @@ class Names(Generic[T]):
 
 
 def of_host(host: str) -> str:
-    """The name in a Host field without its port; "" for an address."""
-    return hello.host_name(host.partition(":")[0].encode("latin-1"))
+    """The name in a Host field without its port; "" for an address, and for what `http` lets pass but is no name."""
+    return hello.host_name((host or DEFAULT_HOST).partition(":")[0].encode("latin-1"))
+
+
+def is_address(host: str) -> bool:
+    """Whether a Host field, as `http` lets it pass, has an IP address instead of a name."""
+    if host.startswith("["):
+        return True
+    try:
+        IPv4Address(host.partition(":")[0])
+    except AddressValueError:
+        return False
+    return True

@@ -176,8 +176,8 @@ class Config:
     )  # fmt: skip
     sni_dir: str = _text(
         "DIR", TLS,
-        "every NAME.crt in DIR with its NAME.key is a sni; NAME.ca asks its clients for certificates; _.NAME.crt is for"
-        " *.NAME",
+        "every NAME.crt in DIR with its NAME.key is a sni; NAME.ca asks its clients for certificates; _.NAME.crt and"
+        " _wildcard.NAME.crt are for *.NAME",
         note="read at start and reload, not when a client asks",
     )  # fmt: skip
     sni_dir_ciphers: str = _text("CIPHERS", TLS, "the ciphers of the names in sni-dir")
@@ -391,11 +391,11 @@ class Config:
     )  # fmt: skip
     stats_http: tuple[Address | bool, ...] = _list(
         "ADDRESS", stats_http, STATISTICS,
-        "the same by HTTP: /metrics for Prometheus, / for a browser, /stats.json; true: the ADDRESS of stats speaks HTTP",
+        "the same by HTTP: /metrics for Prometheus, / for a browser, /stats.json; true: the ADDRESS of stats does so",
         note="only a flag in uWSGI",
     )  # fmt: skip
     stats_public: bool = _flag(
-        False, STATISTICS, "let these be other addresses than the loopback ones: whoever reaches them can read all of it",
+        False, STATISTICS, "allow other than loopback addresses for these: whoever reaches them can read all of it",
         note="not in uWSGI",
     )  # fmt: skip
 

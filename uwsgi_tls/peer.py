@@ -8,6 +8,7 @@ than altered, and only the certificate itself (DER, PEM) has bytes that a header
 
 import base64
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from uwsgi_tls import client_allow, hello, rfc2253, tls
 from uwsgi_tls.client_allow import Identity, Rule
 from uwsgi_tls.refusals import bounded, moment
 
+FOREVER = float("inf")
 SANS_MAX = 64  # alternative names that become variables: uWSGI takes 127 variables in all (core/uwsgi.c, vec_size)
 
 _CERTIFICATE = "HTTPS_CLIENT_CERTIFICATE"
@@ -64,8 +66,21 @@ def objection(conn: SSL.Connection, rules: Sequence[Rule]) -> str:
     if tls.resumed(conn) and certificate.has_expired():
         return "its session is older than the end of its certificate"
     if rules and not client_allow.matches(identity(certificate, rules), rules):
-        return f"client certificate refused: no client-allow matches {bounded(tls.subject_line(certificate))}"
+        return f"client certificate refused: no client-allow matches {bounded(tls.shown_subject(certificate))}"
     return ""
+
+
+def seconds_left(conn: SSL.Connection, trusted_until: float) -> float:
+    """For how long a client that stays may be believed to be who it is; infinity where it has shown no certificate.
+
+    That is until its certificate ends, or `trusted_until` (UTC seconds): what has ended before that handshake already
+    was not needed for it.
+    """
+    certificate = tls.verified_certificate(conn)
+    if certificate is None:
+        return FOREVER
+    now = time.time()
+    return min(tls.not_after(certificate), trusted_until if trusted_until > now else FOREVER) - now
 
 
 def client_variables(conn: SSL.Connection, sni: str, export_cert: bool) -> Variables:
@@ -116,9 +131,10 @@ def identity_fields(variables: Variables) -> Variables:
 
 
 def _as_uwsgi(certificate: crypto.X509, der: bytes, pem: str) -> Iterator[tuple[str, str]]:
-    """uWSGI's, byte for byte and in its order: plugins/http/https.c."""
+    """uWSGI's, byte for byte and in its order: plugins/http/https.c. No subject that could pose as another."""
     yield _CERTIFICATE, der.decode("latin-1")
-    yield "HTTPS_DN", tls.subject_line(certificate)
+    if rfc2253.is_plain(tls.subject_der(certificate)):
+        yield "HTTPS_DN", tls.subject_line(certificate)
     if pem:
         yield "HTTPS_CC", pem
 
@@ -214,8 +230,8 @@ def facts(conn: SSL.Connection, sni: str) -> TlsFacts:
 
 def _client_facts(certificate: crypto.X509) -> dict[str, str]:
     return {
-        "client_dn": tls.subject_line(certificate),
-        "client_issuer": tls.issuer_line(certificate),
+        "client_dn": tls.shown_subject(certificate),
+        "client_issuer": tls.shown_issuer(certificate),
         "client_serial": f"{certificate.get_serial_number():X}",
         "client_not_before": moment(certificate.get_notBefore()),
         "client_not_after": moment(certificate.get_notAfter()),

@@ -1,4 +1,8 @@
-"""The pid file: written as root, before the drop, since it usually lies where only root may write."""
+"""The pid file: written as root, before the drop, since it usually lies where only root may write.
+
+It may as well lie in a directory of the user's, who would have root empty or remove other files. So the directory is
+reached without links of others, and held from then on; and there a file that is not our own is left alone.
+"""
 
 import errno
 import os
@@ -8,23 +12,32 @@ from dataclasses import dataclass
 from typing import Self
 
 from uwsgi_tls.errors import ConfigError
+from uwsgi_tls.trusted_path import open_directory
 
 
 @dataclass(slots=True)
 class Pidfile:
     """A pid file that this process owns; its descriptor stays open, so that it can be emptied after the drop."""
 
-    path: str
+    directory: int  # a descriptor
+    name: str
     fd: int
 
     @classmethod
     def open(cls, path: str, where: str = "") -> Self:
-        """Makes the file, or empties it; one that belongs to another user is replaced. Raises ConfigError."""
+        """Makes the file, or empties it; one that belongs to another user is replaced, if nobody else may change the
+        directory. Raises ConfigError.
+        """
+        place, name = os.path.split(path)
         try:
-            fd = _open(path)
+            directory, trusted = open_directory(place)
+            try:
+                return cls(directory, name, _open(directory, name, trusted))
+            except OSError:
+                os.close(directory)
+                raise
         except OSError as error:
             raise ConfigError("pidfile", path, error.strerror or str(error), where) from None
-        return cls(os.path.abspath(path), fd)
 
     def write(self) -> None:
         """Writes the pid of this process."""
@@ -33,20 +46,30 @@ class Pidfile:
     def remove(self) -> None:
         """Removes the file; where the user may not remove it, leaves it empty, which names no process either."""
         try:
-            if os.path.samestat(os.stat(self.path), os.fstat(self.fd)):
-                os.unlink(self.path)
+            status = os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
+            if os.path.samestat(status, os.fstat(self.fd)):
+                os.unlink(self.name, dir_fd=self.directory)
         except OSError:
             os.ftruncate(self.fd, 0)
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of it and leaves it as it is."""
         os.close(self.fd)
+        os.close(self.directory)
 
 
-def _open(path: str) -> int:
+def _open(directory: int, name: str, trusted: bool) -> int:
     """An empty file of our own. Whoever could write to it would choose the process that a stop script ends."""
     with suppress(FileNotFoundError):
-        status = os.lstat(path)
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         if stat.S_ISREG(status.st_mode) and not _is_ours(status):
-            os.unlink(path)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY, 0o644)
+            if not trusted:
+                cause = "it is another's, or has a second name, in a directory that others than root may change"
+                raise OSError(errno.EPERM, f"{cause}, so it is left alone")
+            os.unlink(name, dir_fd=directory)
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    fd = os.open(name, flags, 0o644, dir_fd=directory)
     try:
         # Again, of what was really opened: the directory may be another's.
         if not _is_ours(os.fstat(fd)):

@@ -7,6 +7,7 @@ ca.crt, ca.key, and ca.crl, which is also the only record of what was revoked.
 
 import argparse
 import contextlib
+import os
 import shlex
 import socket
 import stat
@@ -130,7 +131,7 @@ def _ca(arguments: argparse.Namespace) -> list[str]:
     password = _new_password(arguments, key_file)
     authority = ca.new_authority(name, ca.new_key(with_rsa=arguments.rsa), arguments.days)
     with contextlib.suppress(FileExistsError):
-        arguments.dir.mkdir()
+        arguments.dir.mkdir(0o755)
     write_new(
         NewFile(certificate_file, _pem(authority.certificate), PUBLIC),
         NewFile(key_file, _key_pem(authority.key, password), PRIVATE),
@@ -210,9 +211,9 @@ def _renew_list(
 ) -> list[str]:
     path: Path = arguments.dir / "ca.crl"
     told = f"revoked 0x{serial:x}" if serial else ""
-    with locked(arguments.dir):
+    with locked(arguments.dir / "ca.key"):
         earlier = None
-        if path.exists():
+        if os.path.lexists(path):  # a link to nowhere must not begin a list without what was on the last one
             data = read_file(str(path), "revocation list")
             with _about(path):
                 earlier = ca.load_revocation_list(data, authority)
@@ -275,15 +276,19 @@ def _new_password(arguments: argparse.Namespace, path: Path) -> bytes | None:
 def _serial_number(arguments: argparse.Namespace, authority: Authority) -> int:
     """The number of the certificate that a person calls so: by its name here, by its file, or by the number itself."""
     which: str = arguments.which
+    serial = ca.serial_number(which)
+    if serial is not None and (which.startswith("0x") or ":" in which):  # whatever a client may have called itself
+        return serial
     for path in (arguments.dir / f"{file_name(which)}.crt", Path(which), arguments.dir / which):
         if path.is_file():
+            if serial is not None:
+                raise Refused(f"{which}: is a serial number and the file {path}; write 0x{which} or {path}")
             data = read_file(str(path), "certificate")
             with _about(path):
                 certificate = ca.load_certificates(data)[0]
                 if not ca.is_issued_by(certificate, authority):
                     raise Refused("was not issued by this authority")
             return certificate.serial_number
-    serial = ca.serial_number(which)
     if serial is None:
         raise Refused(f"{which}: is no certificate in {arguments.dir}, no file, and no serial number (0x...)")
     return serial

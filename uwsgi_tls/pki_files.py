@@ -7,6 +7,7 @@ directory cannot direct a key elsewhere. Only the revocation list is ever replac
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from uwsgi_tls.certificate_authority import Refused
 
 PRIVATE = 0o600
 PUBLIC = 0o644  # less what the umask takes
+LOCK_SECONDS = 10.0  # whoever holds the lock needs a fraction of one
+LOCK_RETRY_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,8 @@ def write_new(*files: NewFile) -> None:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Put a public file in the place of the one that may be there. The caller holds the lock."""
+    """Put a public file in the place of the one that may be there, links followed. The caller holds the lock."""
+    path = Path(os.path.realpath(path))
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)  # of a run that was killed
     write_new(NewFile(new, data, PUBLIC))
@@ -71,11 +75,26 @@ def replace(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold the lock of the directory: of two revocations at the same time, none may be lost."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+def locked(key: Path) -> Iterator[None]:
+    """Hold the lock of an authority: of two revocations at the same time, none may be lost.
+
+    It is one of its private key. Whoever may read a file may lock it, and no other user should be able to put a
+    revocation off. Raises Refused if it is not to be had.
+    """
+    descriptor = os.open(key, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, key)
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise Refused(f"{path}: another process has held its lock for {LOCK_SECONDS:g} seconds") from None
+            time.sleep(LOCK_RETRY_SECONDS)

@@ -76,6 +76,11 @@ _REFUSED = {
 }
 _ALL = 0x80000850  # SSL_OP_ALL, which uWSGI sets
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,16}|[0-9]{1,20}")
+_SECURITY_LEVEL = re.compile("@SECLEVEL=([0-9])")
+_RISKS = {
+    "0": "keys of any size and signatures of any kind, broken ones too",
+    "1": "RSA keys of 1024 bits and elliptic curves of 160",
+}
 _VERSION_BITS = {"1.2": 1 << _HARMLESS["NO_TLSV1_2"], "1.3": 1 << _HARMLESS["NO_TLSV1_3"]}
 
 
@@ -132,6 +137,15 @@ def ssl_option(text: str) -> int:
 def versions_left(least: str, most: str, options: int) -> tuple[str, ...]:
     """The TLS versions that are still offered."""
     return tuple(each for each in VERSIONS if least <= each <= most and not options & _VERSION_BITS[each])
+
+
+def risk(ciphers: str) -> str:
+    """What a cipher list allows by a security level below 2, OpenSSL's own: SSL_CTX_set_security_level(3).
+
+    "" where it has none. The last level counts, in TLS 1.3 as well, and for the certificates of both sides.
+    """
+    levels = _SECURITY_LEVEL.findall(ciphers)
+    return _RISKS.get(levels[-1], "") if levels else ""
 
 
 def weak(suites: list[str]) -> list[str]:

@@ -17,8 +17,8 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,6 +161,21 @@ def _check_already(uid: str, gid: str, add_gid: Sequence[str]) -> None:
     for name in add_gid:
         if _group("add-gid", name) not in held:
             raise ConfigError("add-gid", name, "only root can add a group to the process")
+
+
+@contextmanager
+def acting_as(identity: Identity) -> Iterator[None]:
+    """Has root the rights of `identity` for a moment, to open a file. Before any thread is started. Raises OSError."""
+    groups, gid, uid = os.getgroups(), os.getegid(), os.geteuid()
+    try:
+        os.setgroups(identity.groups)
+        os.setegid(identity.gid)
+        os.seteuid(identity.uid)
+        yield
+    finally:
+        os.seteuid(uid)
+        os.setegid(gid)
+        os.setgroups(groups)
 
 
 def drop(identity: Identity) -> None:

@@ -41,6 +41,12 @@ def read(data: bytes, authorities: Sequence[x509.Certificate], now: datetime) ->
     return b"\n".join(blocks) + b"\n", warnings
 
 
+def ends(crls: bytes) -> list[datetime]:
+    """The moments until which these CRLs are good (PEM that `read` has returned)."""
+    found = (_next_update(x509.load_pem_x509_crl(block)) for block in _CRL.findall(crls))
+    return [end for end in found if end is not None]
+
+
 def _check_signature(crl: x509.CertificateRevocationList, issuers: Sequence[x509.Certificate]) -> None:
     """By one of the CAs of that name; of a CA that clients bring along OpenSSL checks it."""
     if not issuers:

@@ -62,6 +62,26 @@ def text(name: bytes) -> str:
     return ",".join("+".join(map(_attribute, reversed(part))) for part in reversed(parts(name)))
 
 
+@lru_cache(maxsize=128)
+def is_plain(name: bytes) -> bool:
+    r"""Whether X509_NAME_oneline(3) writes no other DER Name in the same way as this one.
+
+    That prints the bytes of a value, whatever its type, and a backslash as it is. So two BMPString characters may look
+    like the four letters of somebody else, and O=x\ with CN=admin like O=x/CN=admin.
+    """
+    try:
+        return all(_is_plain(value, der) for part in parts(name) for _, value, der in part)
+    except ValueError:
+        return False
+
+
+def _is_plain(value: str | None, der: bytes) -> bool:
+    if value is None or "\\" in value:
+        return False
+    begin, _ = _element(der, 0, len(der))
+    return der[begin:] == value.encode()
+
+
 def common_name(name: bytes) -> str:
     """The most specific common name of a DER Name; "" where there is none, or two in one part. Raises ValueError."""
     for part in reversed(parts(name)):

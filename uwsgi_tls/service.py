@@ -17,7 +17,7 @@ from uwsgi_tls.crowd import Crowd
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.logs import AccessLog, line
 from uwsgi_tls.lounge import NEVER, Lounge
-from uwsgi_tls.names import Names, of_host
+from uwsgi_tls.names import Names, is_address, of_host
 from uwsgi_tls.response import http_date
 from uwsgi_tls.spool import Disk
 from uwsgi_tls.tally import Tally
@@ -59,17 +59,25 @@ class Endpoint:
     port: str  # SERVER_PORT; "" for a UNIX socket
     name: str  # for the log
     client_allow: tuple[Rule, ...] = ()  # one of which a client's certificate must match; none: any that is verified
+    trusted_until: float = NEVER  # UTC seconds; from then on a client must show its certificate again, to newer eyes
     client_policy: bytes = b""  # what is asked of clients: equal where the same is asked, b"" where nothing is
     hosts: Names[bytes] | None = None  # the client policy of each Host of the listener; None: they have all the same
     names: "Names[Endpoint | None] | None" = None  # who answers instead to whom asks for a name; None: nobody ever does
     by_name: bool = False  # the name has decided that it is this one
     own_names: Names[bool] | None = None  # with sni-strict: who asks for another name than these is refused
 
+    def resumes(self) -> bool:
+        """Whether sessions are still as good as the CAs and CRLs with which they began."""
+        return time.time() < self.trusted_until
+
     def is_misdirected(self, host: str) -> bool:
         """Whether a request for `host`, as its Host field has it, asks for what its client has not shown here."""
         if self.hosts is None:
             return False
-        policy = self.hosts.find(of_host(host))
+        name = of_host(host)
+        if not name and not is_address(host):
+            return True  # no client can have asked for it in TLS, but an application may take it for one of a wildcard
+        policy = self.hosts.find(name)
         return bool(policy) and policy != self.client_policy
 
 
@@ -114,9 +122,9 @@ class Room:
         self._queue: OrderedDict[Exchange, None] = OrderedDict()
 
     def enter(self) -> bool:
-        """Whether the caller may run the application now."""
+        """Whether the caller may run the application now: not before those who wait already, however busy it is."""
         with self._lock:
-            if self._free:
+            if self._free and not self._queue:
                 self._free -= 1
                 return True
             return False
@@ -125,6 +133,13 @@ class Room:
         """Queues a request whose connection is parked; whoever has room next takes it up."""
         with self._lock:
             self._queue[exchange] = None
+
+    def put_back(self, exchange: "Exchange") -> None:
+        """One that `next` has given stands first again, and its room is free."""
+        with self._lock:
+            self._free += 1
+            self._queue[exchange] = None
+            self._queue.move_to_end(exchange, last=False)
 
     def forget(self, exchange: "Exchange") -> None:
         """Its client has not waited, or must not wait longer."""
@@ -201,10 +216,16 @@ class Service:
         return False
 
     def run_queued(self) -> None:
-        """Between two turns of a service thread: the requests that waited for room."""
+        """Between two turns of a service thread: the requests that waited for room.
+
+        Nobody is stranded: whoever has queued one comes here after it, and so does whoever has left the room.
+        """
         while (exchange := self.room.next()) is not None:
-            if not exchange.connection.claim():  # its client has not waited: the application is not troubled
-                self.room.leave()
+            if not exchange.connection.claim():
+                self.room.put_back(exchange)
+                if not (exchange.over or exchange.status):
+                    return  # somebody has it for a moment, to see whether it is late: it waits for the next turn
+                self.room.forget(exchange)  # its client has not waited: the application is not troubled
                 continue
             try:
                 if self._run(exchange):

@@ -20,6 +20,9 @@ S = TypeVar("S", bound=Site)
 NamesIn = Callable[[str], Sequence[str]]  # the names in a directory; raises ConfigError
 
 _SUFFIXES = (".crt", ".key", ".ca")
+# What stands for the label of a wildcard in a file's name, beside "*.": as programs write it that fetch certificates,
+# and as the command pki does.
+_WILDCARDS = ("_.", "_wildcard.")
 
 
 def of_listeners(config: Config) -> tuple[HttpsListener, ...]:
@@ -53,29 +56,40 @@ def check_client_options(config: Config, sites: Sequence[Site]) -> None:
             raise ConfigError(option, value, cause, config.origins.get(option, ""))
 
 
-def is_in_directory(config: Config, path: str) -> bool:
-    """Whether `path` is sni-dir, or a file that it may have."""
-    directory, name = os.path.split(path)
-    return bool(config.sni_dir) and (
-        path == config.sni_dir or (directory == config.sni_dir.rstrip("/") and name.endswith(_SUFFIXES))
-    )
+def is_in_directory(config: Config, path: str, there: Callable[[str], bool]) -> bool:
+    """Whether `path` is sni-dir, or a file that a site in it has: NAME.crt, and what is `there` beside a NAME.crt."""
+    if not config.sni_dir or path == config.sni_dir:
+        return bool(config.sni_dir)
+    directory, file = os.path.split(path)
+    stem, suffix = os.path.splitext(file)
+    if directory != _directory(config) or suffix not in _SUFFIXES:
+        return False
+    try:
+        _name_of(stem)
+    except ValueError:
+        return False
+    return suffix == ".crt" or there(path.removesuffix(suffix) + ".crt")
 
 
 def _in_directory(config: Config, names_in: NamesIn) -> list[SniSite]:
-    """A site for each NAME.crt; "_" for the label of a wildcard, as programs write it that fetch certificates."""
+    """A site for each NAME.crt."""
     directory = config.sni_dir
     if not directory:
         return []
     where = config.origins.get("sni-dir", "")
     there = set(names_in(directory))
     sites = []
+    owners: dict[str, str] = {}
     for file in sorted(name for name in there if name.endswith(".crt")):
         stem = file.removesuffix(".crt")
         try:
-            name = server_name("*" + stem[1:] if stem.startswith("_.") else stem)
+            name = _name_of(stem)
         except ValueError as error:
             raise ConfigError("sni-dir", directory, f"{file}: {error}", where) from None
-        path = os.path.join(directory.rstrip("/") or "/", stem)
+        if name in owners:
+            raise ConfigError("sni-dir", directory, f"{file}: {name} is given twice, also by {owners[name]}", where)
+        owners[name] = file
+        path = os.path.join(_directory(config), stem)
         sites.append(
             SniSite(
                 names=(name,),
@@ -88,6 +102,18 @@ def _in_directory(config: Config, names_in: NamesIn) -> list[SniSite]:
             )
         )
     return sites
+
+
+def _directory(config: Config) -> str:
+    return config.sni_dir.rstrip("/") or "/"
+
+
+def _name_of(stem: str) -> str:
+    """The name that a file without its suffix is for. Raises ValueError."""
+    for prefix in _WILDCARDS:
+        if stem.startswith(prefix):
+            return server_name("*." + stem.removeprefix(prefix))
+    return server_name(stem)
 
 
 def _filled(site: S, config: Config) -> S:

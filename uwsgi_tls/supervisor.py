@@ -21,6 +21,7 @@ from uwsgi_tls.monitor import Monitor
 from uwsgi_tls.notify import Notifier, State
 from uwsgi_tls.options import Config
 from uwsgi_tls.scoreboard import Scoreboard, Slot
+from uwsgi_tls.stats.process import StatsProcess
 from uwsgi_tls.watch import LOOK_SECONDS, Watch
 from uwsgi_tls.worker import Listener, Seat, Task
 
@@ -75,18 +76,19 @@ class Supervisor:
         self,
         task: Task,
         *,
-        reopen: Callable[[Sequence[Listener]], Sequence[Listener]],
+        reopen: Callable[[], Sequence[Listener]],
         started: Callable[[int], None],
         masters_own: Callable[[], None],
         daily: Callable[[], None],
         monitor: Monitor | None = None,
         watch: Watch | None = None,
         notifier: Notifier | None = None,
+        stats: StatsProcess | None = None,
     ) -> None:
-        """`task` is what each worker gets; `reopen` makes the listeners of a new generation from the present ones
-        (raises ConfigError); `started` is told how the first start went, as an exit status; `masters_own` closes, in a
+        """`task` is what each worker gets; `reopen` makes the listeners of a new generation (raises
+        ConfigError); `started` is told how the first start went, as an exit status; `masters_own` closes, in a
         worker, what only the master may hold; `daily` is called once a day; what `watch` sees change brings a reload
-        about; `notifier` leads to the service manager."""
+        about; `notifier` leads to the service manager; `stats` tells whoever asks how all this is."""
         self._task = task
         self._config: Config = task.config
         self._reopen = reopen
@@ -99,6 +101,7 @@ class Supervisor:
         self._next_look = time.monotonic() + LOOK_SECONDS if watch is not None else float("inf")
         self._notifier = Notifier() if notifier is None else notifier
         self._scoreboard = Scoreboard()
+        self._stats = StatsProcess() if stats is None else stats
         self._failure = ""  # the last one of this generation
         self._reload_again = False  # asked for while something was under way
         self._workers: dict[int, Worker] = {}
@@ -123,6 +126,7 @@ class Supervisor:
             self._reap()
             self._hear()
             self._keep_time()
+        self._stats.end()
         line("goodbye to uwsgi-tls")
         return self._status
 
@@ -148,6 +152,7 @@ class Supervisor:
     def _reap(self) -> None:
         if self._monitor is not None and self._monitor.has_ended() and self._stop_at is None:
             line("the monitor has ended: a reload can read no more than this user may; restart the server")
+        self._stats.reap()
         for pid in list(self._workers):
             with suppress(ChildProcessError):
                 found, status = os.waitpid(pid, os.WNOHANG)
@@ -187,6 +192,7 @@ class Supervisor:
             self._next_look = now + LOOK_SECONDS
             self._look()
         self._notifier.keep_time(now, self._is_alive)
+        self._stats.keep_time(now, self._scoreboard)
         for number in [number for number, when in self._respawn_at.items() if when <= now]:
             del self._respawn_at[number]
             if self._stop_at is None and number <= self._wanted:
@@ -194,7 +200,7 @@ class Supervisor:
 
     def _patience(self) -> float:
         moments = [child.kill_at for child in self._workers.values()] + list(self._respawn_at.values())
-        moments += [self._next_day, self._next_look, self._notifier.moment]
+        moments += [self._next_day, self._next_look, self._notifier.moment, self._stats.moment]
         return max(0.0, min([moment - time.monotonic() for moment in moments] + [IDLE_SECONDS]))
 
     # Workers.
@@ -206,7 +212,7 @@ class Supervisor:
         fcntl.fcntl(ours, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
         slot: Slot | None = None
         try:
-            slot = self._scoreboard.take()
+            slot = self._scoreboard.take(number, self._coming)
             pid = os.fork()
         except OSError as error:
             ours.close()
@@ -243,6 +249,7 @@ class Supervisor:
         if child.retiring or self._stop_at is not None:
             line(f"worker {child.number} (pid: {child.pid}) ended ({how})")
             return
+        self._scoreboard.died()
         if not child.ready and not self._serving:
             self._status = os.WEXITSTATUS(status) if os.WIFEXITED(status) and os.WEXITSTATUS(status) else EXIT_FAILED
             self._failure = f"worker {child.number} (pid: {child.pid}) could not start ({how})"
@@ -310,6 +317,8 @@ class Supervisor:
         line(f"generation {self._generation} is serving with {self._wanted} worker{'s' if self._wanted > 1 else ''}")
         if first:
             self._started(EXIT_STOPPED)
+        else:
+            self._stats.renew()
         if self._reload_again:
             self._reload_again = False
             self._reload("SIGHUP")
@@ -335,7 +344,7 @@ class Supervisor:
         line(f"{why}: reloading")
         self._enter("reloading")
         try:
-            self._task = replace(self._task, listeners=self._reopen(self._task.listeners))
+            self._task = replace(self._task, listeners=self._reopen())
         except ConfigError as error:
             self._fail(f"reload failed, generation {self._generation} stays: {error}")
             return
@@ -400,8 +409,9 @@ class Supervisor:
         self._enter("serving" if self._serving else "starting")
 
     def _enter(self, state: State) -> None:
-        """Says what goes on from now on, in the process title and to the service manager."""
+        """Says what goes on from now on: in the title, to the service manager and to whoever reads statistics."""
         self._title(state)
+        self._scoreboard.enter(state, self._generation, self._wanted)
         status = f"{state}: generation {self._coming}, workers {self._wanted}"
         self._notifier.enter(state, f"{status}; last failure: {self._failure}" if self._failure else status)
 

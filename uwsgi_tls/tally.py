@@ -21,7 +21,7 @@ WAITS = (
     "tunnel",
     "farewell",  # the client's end
 )
-FAILURES = ("certificate", "alert", "algorithms", "name", "not_tls", "proxy", "closed", "timeout", "other")
+FAILURES = ("certificate", "alert", "version", "algorithms", "name", "not_tls", "proxy", "closed", "timeout", "other")
 PROTOCOLS = ("TLSv1.2", "TLSv1.3", "other")
 CIPHERS = (
     "TLS_AES_256_GCM_SHA384",
@@ -75,6 +75,7 @@ _REASONS = (
     ("the client sent no certificate", "certificate"),
     ("its session is older", "certificate"),
     ("the client refused", "alert"),
+    ("the client offers no TLS version", "version"),
     ("the client offers no", "algorithms"),
     ("the client accepts no", "algorithms"),
     ("the client has asked for another name", "name"),

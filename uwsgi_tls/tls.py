@@ -4,8 +4,10 @@ Every difference between pyOpenSSL 23.0.0 and the newest, and every use of its u
 where it is about contexts, in contexts.py.
 """
 
+import calendar
 import os
 import threading
+import time
 from _socket import socket as RawSocket
 from typing import Any
 
@@ -13,7 +15,7 @@ from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi as _ffi
 from OpenSSL._util import lib as _lib
 
-from uwsgi_tls import hello, refusals
+from uwsgi_tls import hello, refusals, rfc2253
 
 RECORD_BYTES = 16384  # RFC 8446, 5.1: a read of this size leaves nothing decrypted behind in OpenSSL
 
@@ -24,6 +26,8 @@ _NEEDED = (
     "SSL_clear_mode",
     "SSL_get_verify_result",
     "SSL_read",
+    "SSL_session_reused",
+    "SSL_set_options",
     "SSL_write",
     "X509_NAME_oneline",
     "X509_get_issuer_name",
@@ -48,16 +52,33 @@ _REASONS = {
 }
 
 
-def server_connection(context: SSL.Context, sock: RawSocket) -> SSL.Connection:
-    """The server's side of a connection that does not block.
+def server_connection(context: SSL.Context, sock: RawSocket, resumes: bool = True) -> SSL.Connection:
+    """The server's side of a connection that does not block. Where it does not resume, every handshake is a full one.
 
     pyOpenSSL lets one read consume handshake records for as long as there are any, so that a client that sends nothing
     but KeyUpdates holds the thread that reads; here each is one turn, SSL_CTX_set_mode(3).
     """
     conn = SSL.Connection(context, sock)  # type: ignore[arg-type]  # all it needs is fileno()
     _lib.SSL_clear_mode(_ssl(conn), _MODE_AUTO_RETRY)
+    if not resumes:
+        _take_no_ticket(conn)
     conn.set_accept_state()
     return conn
+
+
+def prolong_no_proof(conn: SSL.Connection) -> None:
+    """Call it in the middle of a handshake: a session that carries a certificate gets no new ticket.
+
+    In TLS 1.3 each resumption brings tickets that begin the time of the session anew, so that a client would never have
+    to show its chain again. No version of cryptography has SSL_set_num_tickets(3); instead OpenSSL sends a ticket that
+    names an entry of the cache, which we do not have. It opens nothing, and the client's next handshake is a full one.
+    """
+    if resumed(conn) and conn.get_peer_certificate() is not None:
+        _take_no_ticket(conn)
+
+
+def _take_no_ticket(conn: SSL.Connection) -> None:
+    _lib.SSL_set_options(_ssl(conn), SSL.OP_NO_TICKET)
 
 
 def receive(conn: SSL.Connection) -> bytes:
@@ -92,20 +113,20 @@ def verified_certificate(conn: SSL.Connection) -> crypto.X509 | None:
     return certificate
 
 
-def has_asked_for(conn: SSL.Connection, name: str) -> bool:
-    """Whether a client has asked OpenSSL for the same name as us; "" is no name. Call it after the handshake.
+def has_asked_for(conn: SSL.Connection, name: str | None) -> bool:
+    """Whether a client has asked OpenSSL for the same name as us, as `Hello` has it. Call it after the handshake.
 
     Of a session that is resumed in TLS 1.2 OpenSSL says the name with which it began, if any: SSL_get_servername(3).
     """
     asked = conn.get_servername()
     if asked is None:
-        return not name or resumed(conn)
-    return hello.host_name(asked) == name
+        return name is None or resumed(conn)
+    return name is not None and hello.host_name(asked) == name
 
 
 def resumed(conn: SSL.Connection) -> bool:
     """Whether the handshake took an earlier session up."""
-    return hasattr(_lib, "SSL_session_reused") and _lib.SSL_session_reused(_ssl(conn)) == 1
+    return bool(_lib.SSL_session_reused(_ssl(conn)) == 1)
 
 
 def group(conn: SSL.Connection) -> str:
@@ -125,13 +146,36 @@ def pem(certificate: crypto.X509) -> str:
 
 
 def subject_line(certificate: crypto.X509) -> str:
-    r"""The subject as uWSGI's HTTPS_DN: "/C=IT/CN=a\/b", each byte that is not printable ASCII as \xHH."""
+    r"""The subject as uWSGI's HTTPS_DN: "/C=IT/CN=a\/b", each byte that is not printable ASCII as \xHH.
+
+    Two names may have the same line, unless `rfc2253.is_plain`.
+    """
     return _one_line(_lib.X509_get_subject_name(_pointer(certificate)))
 
 
-def issuer_line(certificate: crypto.X509) -> str:
+def not_after(certificate: crypto.X509) -> float:
+    """Its last moment, in UTC seconds. Raises ValueError if it has none that can be read."""
+    return calendar.timegm(time.strptime((certificate.get_notAfter() or b"").decode("ascii"), "%Y%m%d%H%M%SZ"))
+
+
+def shown_subject(certificate: crypto.X509) -> str:
+    """The subject for a person: as `subject_line` where that cannot deceive, and in the form of RFC 2253 elsewhere."""
+    return _shown(_lib.X509_get_subject_name(_pointer(certificate)))
+
+
+def shown_issuer(certificate: crypto.X509) -> str:
     """The issuer, likewise."""
-    return _one_line(_lib.X509_get_issuer_name(_pointer(certificate)))
+    return _shown(_lib.X509_get_issuer_name(_pointer(certificate)))
+
+
+def _shown(name: Any) -> str:
+    der = _name_der(name)
+    if rfc2253.is_plain(der):
+        return _one_line(name)
+    try:
+        return rfc2253.text(der)
+    except ValueError:  # text that its own type does not allow
+        return f"#{der.hex().upper()}"
 
 
 def subject_der(certificate: crypto.X509) -> bytes:
@@ -156,7 +200,7 @@ def _name_der(name: Any) -> bytes:
 
 
 def _one_line(name: Any) -> str:
-    """OpenSSL's own form, which since 3.0 escapes "/" and "+" so that no value can pose as another attribute."""
+    r"""OpenSSL's own form. Since 3.0 it escapes "/" and "+" in a value, but not "\", and it knows no character sets."""
     text = _lib.X509_NAME_oneline(name, _ffi.NULL, 0)  # without a buffer of ours nothing is cut off
     if text == _ffi.NULL:
         raise MemoryError("X509_NAME_oneline")
@@ -202,7 +246,7 @@ def note_refusal(conn: SSL.Connection, certificate: crypto.X509, code: int, dept
     """
     if not verdict:
         try:
-            subject, issuer = subject_line(certificate), issuer_line(certificate)
+            subject, issuer = shown_subject(certificate), shown_issuer(certificate)
             limit = conn.get_context().get_verify_depth()
             conn.set_app_data(refusals.words(code, _verify_text(code), depth, limit, certificate, subject, issuer))
         except Exception:  # pyOpenSSL would raise it from another connection's handshake: then without these words

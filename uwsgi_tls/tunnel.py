@@ -16,7 +16,7 @@ from collections.abc import Callable
 
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.gone import Ended, Gone
-from uwsgi_tls.lounge import NEVER, READ, WRITE
+from uwsgi_tls.lounge import GONE, NEVER, READ, WRITE
 
 BLOCK_BYTES = 65536  # that one direction may have in hand
 MOVES_PER_TURN = 16  # then other connections have theirs
@@ -81,6 +81,8 @@ class Tunnel:
         self._drive(self._node_ready, events)
 
     def client_ready(self, events: int) -> None:
+        if events & GONE:  # it may be heard while nothing can be read or written, and would be again and again
+            return self._connection.close()
         self._drive(self._client_ready)
 
     def expired(self) -> None:
@@ -195,10 +197,8 @@ class Tunnel:
         reads_client = not (self._up or self._up_over or self._client_ended)
         client = (self._wants_to_read if reads_client else 0) | (self._wants_to_write if self._down else 0)
         node = (WRITE if self._up else 0) | (READ if not (self._down or self._node_ended) else 0)
-        if client:
-            lounge.park(connection.fd, connection, client)
-        elif connection.armed:
-            lounge.unwatch(connection.fd, connection)
+        # Also a client of whom nothing is wanted now may leave.
+        lounge.park(connection.fd, connection, client or GONE)
         if node:
             lounge.park(self.fd, self, node)
         elif self.armed:
@@ -209,7 +209,7 @@ class Tunnel:
         self._connection.finish()
 
     def _renew(self) -> None:
-        """Something has moved. Whichever of the two waiters is parked has the deadline, and often both are."""
+        """Something has moved. The client is always parked, and often the node as well: both have the deadline."""
         service, seconds = self._connection.service, self._seconds
         if self._client_ended or self._node_ended:
             seconds = min(seconds, HALF_CLOSED_SECONDS)

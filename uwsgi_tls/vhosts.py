@@ -7,10 +7,11 @@ that began elsewhere can be resumed there, whatever its client shows (CVE-2025-2
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TypeVar
 
-from uwsgi_tls import certificates, contexts, sites
-from uwsgi_tls.certificates import BadFile, CertificateInfo, Material, Passphrases, Read
+from uwsgi_tls import certificates, contexts, policy, sites
+from uwsgi_tls.certificates import BadFile, CertificateInfo, Known, Material, Passphrases, Read
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import HttpsListener, Site, SniSite, server_name
 from uwsgi_tls.names import Names
@@ -27,6 +28,7 @@ class Reader:
     read: Read = certificates.read_file
     passphrases: Passphrases = certificates.no_passphrases
     names_in: Callable[[str, str], list[str]] = certificates.read_names
+    known: Known = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,15 @@ class Loaded:
         return tuple(dict.fromkeys(infos))
 
     @property
+    def known(self) -> Known:
+        """What a later load may fall back on."""
+        return {
+            files: credential
+            for site, material in self.sites
+            for files, credential in zip(site.certificates, material.credentials, strict=True)
+        }
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What is doubtful about them, one line each."""
         lines = [warning for _, material in self.sites for warning in material.warnings]
@@ -66,8 +77,8 @@ def load(config: Config, reader: Reader = Reader()) -> Loaded:
     listeners, named = sites.of_listeners(config), sites.of_names(config, names_in)
     sites.check_client_options(config, (*listeners, *named))
     return Loaded(
-        tuple((site, certificates.load(site, reader.read, reader.passphrases)) for site in listeners),
-        tuple((site, certificates.load(site, reader.read, reader.passphrases)) for site in named),
+        tuple((site, certificates.load(site, reader.read, reader.passphrases, reader.known)) for site in listeners),
+        tuple((site, certificates.load(site, reader.read, reader.passphrases, reader.known)) for site in named),
         config.sni_strict,
     )
 
@@ -88,6 +99,7 @@ def endpoint(loaded: Loaded, number: int, name: str, port: str) -> Endpoint:
             port,
             shown,
             client_allow=site.client_allow,
+            trusted_until=its.trusted_until,
             client_policy=policy,
             hosts=hosts,
             by_name=bool(loaded.named) or loaded.strict,
@@ -122,8 +134,11 @@ def _own_names(material: Material) -> Names[bool]:
 
 def _weak_ciphers(every: Iterable[Site]) -> Iterable[str]:
     for site in every:
+        where = f"{site.option} = {site.text}"
+        risk = policy.risk(site.ciphers)
+        if risk:
+            yield f"ciphers {site.ciphers} ({where}) allow {risk}, in the certificates of clients too (@SECLEVEL)"
         found = contexts.weak_suites(site)
         if found:
-            where = f"{site.option} = {site.text}"
             which = f"{len(found)} TLS 1.2 suites without forward secrecy or in CBC mode, such as {found[0]}"
             yield f"ciphers {site.ciphers} ({where}) allow {which}; the profile {site.profile} does not"

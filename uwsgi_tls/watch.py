@@ -1,8 +1,9 @@
 """Notices that named files have changed, by looking at them now and then (`touch-reload-certs`).
 
-A certificate and its key are replaced one after the other, so a change counts once nothing has changed since the look
-before. What is compared is what stat(2) says, of the file that a link leads to at that moment. Opening is left to a
-callable, since some files can be seen by root alone; what nobody may look at any more counts as it was.
+A certificate and its key are replaced one after the other, so a change counts once its file has been left alone since
+the look before, and waits a few looks for others that have not; no longer, for one file may change all the time.
+What is compared is what stat(2) says, of the file that a link leads to at that moment. Opening is left to a callable,
+since some files can be seen by root alone; what nobody may look at any more counts as it was.
 """
 
 import os
@@ -10,6 +11,7 @@ import stat
 from collections.abc import Callable, Iterable
 
 LOOK_SECONDS = 1.0
+WAIT_LOOKS = 3  # of a change for the files that change still
 
 Open = Callable[[str], int]  # a descriptor of the file or directory, or OSError
 State = tuple[int | None, ...]
@@ -24,15 +26,23 @@ class Watch:
         self._open = open_file
         self._seen: dict[str, State | None] = {}
         self._known = self._seen = self._look()
+        self._waited = 0  # looks
 
     def has_changed(self) -> bool:
-        """Whether the files are others than they were, and have been left alone since the last look; True once."""
-        now = self._look()
-        settled = now == self._seen
+        """Whether files are others than they were, and have been left alone since the last look; True once for each."""
+        before, now = self._seen, self._look()
         self._seen = now
-        if not settled or now == self._known:
+        paths = {*self._known, *before, *now}
+        busy = {path for path in paths if now.get(path) != before.get(path)}
+        if all(now.get(path) == self._known.get(path) for path in paths - busy):
+            self._waited = 0
             return False
-        self._known = now
+        if busy and self._waited < WAIT_LOOKS:
+            self._waited += 1
+            return False
+        self._waited = 0
+        # What is busy is compared with what it was at the last reload, and counts once it has settled.
+        self._known = {**now, **{path: self._known.get(path) for path in busy}}
         return True
 
     def _look(self) -> dict[str, State | None]:

@@ -35,9 +35,12 @@ _hosts = itertools.count(1)
 
 
 def loopback() -> str:
-    """An address of 127.0.0.0/8 for one test alone: port 443 is free there whoever else tests on this machine."""
-    pid = os.getpid()
-    return f"127.{64 + (pid >> 16) % 64}.{(pid >> 8) % 256}.{(pid + 31 * next(_hosts)) % 254 + 1}"
+    """An address of 127.0.0.0/8 for one test alone: port 443 is free there whoever else tests on this machine.
+
+    A process has a network of 254 addresses for itself, as long as no other has the same pid modulo 16,384.
+    """
+    network = os.getpid() % 16384
+    return f"127.{64 + network // 256}.{network % 256}.{31 * next(_hosts) % 254 + 1}"
 
 
 def open_to_all(path: Path) -> bool:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pki import pki
+from cryptography import x509
+from pki import common_name, issue, pki
 
 from .server import command, is_root, loopback, open_directory
 
@@ -162,6 +163,19 @@ def test_an_application_that_only_root_can_read(place: Path) -> None:
     done = check("--https", listener(loopback()), "--wsgi-file", "app.py", cwd=place)
     assert done.returncode == 22, done
     assert "PermissionError" in done.stderr
+
+
+def test_a_certificate_prints_nothing_but_text(place: Path) -> None:
+    """What stands in it was written by somebody else, perhaps; it is not for the terminal to obey."""
+    subject = common_name("x\x1b[2J\x1b]0;y\x07\nconfiguration ok")
+    made = issue(place, "x", subject, pki().ca, sans=[x509.DNSName("x.lab")])
+    sni = f"other.lab {made.crt},{made.key_file}"
+    done = check("--https", f"{loopback()}:{PORT},{made.crt},{made.key_file},ECDHE+AESGCM:@SECLEVEL=0", "--sni", sni)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(line.isprintable() for line in done.stdout.split("\n")), done.stdout
+    assert "\\x1b[2J\\x1b]0" in done.stdout
+    assert done.stdout.split("\n").count("configuration ok") == 1
+    assert len(re.findall(r"^warning: .*@SECLEVEL=0.* allow keys of any size", done.stdout, re.MULTILINE)) == 1
 
 
 def test_warnings_are_said(place: Path) -> None:

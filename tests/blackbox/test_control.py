@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +18,9 @@ from .server import Daemon, command, curl, is_root, loopback, uwsgi_tls
 
 PORT = 8443
 
-
 NOBODY = 65534
+WWW_DATA = 33
+needs_root = pytest.mark.skipif(not is_root, reason="only root can tell another user's process")
 
 
 def told(*words: str | Path, user: int | None = None) -> subprocess.CompletedProcess[str]:
@@ -105,10 +110,142 @@ def test_the_pidfile_must_be_given() -> None:
     assert re.fullmatch("uwsgi-tls: command = reload: .* --pidfile .*\n", done.stderr)
 
 
-@pytest.mark.skipif(not is_root, reason="two users are needed")
+@needs_root
 def test_another_user_may_not_tell(tmp_path: Path, public_directory: Path, self_signed: SeedPki) -> None:
     pidfile = public_directory / "a.pid"
     with serving(loopback(), self_signed, pidfile, "--uid", "www-data") as daemon:
         daemon.wait_for_workers(1)
         assert "another user's" in refusal(pidfile, "stop", user=NOBODY)
         assert daemon.running
+
+
+# --- what a user may have root do --------------------------------------------------------------
+
+
+@pytest.fixture
+def own() -> Iterator[Path]:
+    """A directory that nobody but root may change."""
+    with tempfile.TemporaryDirectory(dir="/root") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def victim() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Starts a process that a signal of ours would end, with arguments of the test's choice."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str, comm: str = "", user: int | None = None) -> subprocess.Popen[bytes]:
+        rename = f"open('/proc/self/comm', 'w').write({comm!r})" if comm else "0"
+        text = f"{rename}; print(1, flush=True); import time; time.sleep(60)"
+        words = [*arguments[:1], "-c", text, *arguments[1:]]
+        process = subprocess.Popen(
+            words, executable=os.path.realpath(sys.executable), stdout=subprocess.PIPE, user=user
+        )
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.read(2) == b"1\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait(10)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "comm"),
+    [
+        (["tail", "/var/log/uwsgi-tls master (1).log"], "uwsgi-tls"),
+        (["uwsgi-tls master (generation 1, workers 1): serving"], ""),
+        (["uwsgi-tls worker 1"], "uwsgi-tls"),
+    ],
+    ids=["argument", "argv[0] alone", "worker"],
+)
+def test_what_is_called_a_little_like_a_master(
+    tmp_path: Path, victim: Callable[..., subprocess.Popen[bytes]], arguments: list[str], comm: str
+) -> None:
+    process = victim(*arguments, comm=comm)
+    (tmp_path / "a.pid").write_text(f"{process.pid}\n")
+    assert "is no uwsgi-tls master" in refusal(tmp_path / "a.pid", "stop")
+    assert process.poll() is None
+
+
+def test_what_is_no_pid_file(tmp_path: Path) -> None:
+    """It neither waits for a writer nor reads what has no end."""
+    os.mkfifo(tmp_path / "fifo")
+    assert "is not a regular file" in refusal(tmp_path / "fifo", "stop")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    assert "symbolic links" in refusal(tmp_path / "link", "stop")
+    assert "is not a regular file" in refusal(Path("/dev/zero"), "stop")
+    with (tmp_path / "long").open("wb") as file:
+        file.write(b"1")
+        file.truncate(1 << 40)
+    assert "holds no number" in refusal(tmp_path / "long", "stop")
+
+
+LIKE_A_MASTER = "uwsgi-tls master (generation 1, workers 1): serving"
+
+
+# Whose the directory and the file are, their modes, whose the process is, and whether root tells it.
+WRITERS = [
+    pytest.param((0, 0o755), (0, 0o644), WWW_DATA, "", id="root's alone"),
+    pytest.param((0, 0o755), (WWW_DATA, 0o644), WWW_DATA, "", id="the user's own file"),
+    pytest.param((0, 0o755), (WWW_DATA, 0o644), NOBODY, "uid 33 may write it", id="another's file"),
+    pytest.param((0, 0o755), (WWW_DATA, 0o644), 0, "uid 33 may write it", id="a user's file, root's process"),
+    pytest.param((0, 0o755), (0, 0o666), WWW_DATA, "others than its owner may write to it", id="anybody's file"),
+    pytest.param((WWW_DATA, 0o755), (0, 0o644), WWW_DATA, "", id="the user's own directory"),
+    pytest.param((WWW_DATA, 0o755), (0, 0o644), NOBODY, "uid 33 may write it", id="another's directory"),
+    pytest.param((WWW_DATA, 0o755), (NOBODY, 0o644), NOBODY, "uid 33 may write it", id="another's file there"),
+    pytest.param((0, 0o1777), (0, 0o644), WWW_DATA, "", id="root's file in /tmp"),
+    pytest.param((0, 0o1777), (WWW_DATA, 0o644), NOBODY, "uid 33 may write it", id="another's file in /tmp"),
+    pytest.param(
+        (0, 0o777), (0, 0o644), WWW_DATA, "others than root may write to its directory", id="anybody's directory"
+    ),
+]
+
+
+@needs_root
+@pytest.mark.parametrize(("directory", "file", "user", "cause"), WRITERS)
+def test_root_tells_whom_the_writer_of_the_file_could_tell(
+    own: Path,
+    victim: Callable[..., subprocess.Popen[bytes]],
+    directory: tuple[int, int],
+    file: tuple[int, int],
+    user: int,
+    cause: str,
+) -> None:
+    process = victim(LIKE_A_MASTER, comm="uwsgi-tls", user=user)
+    (own / "run").mkdir()
+    pidfile = own / "run" / "a.pid"
+    pidfile.write_text(f"{process.pid}\n")
+    for path, (uid, mode) in ((own / "run", directory), (pidfile, file)):
+        os.chown(path, uid, -1)
+        path.chmod(mode)
+    if cause:
+        assert cause in refusal(pidfile, "stop", "--wait", "10")
+        assert process.poll() is None
+    else:
+        done = told("stop", "--wait", "10", "--pidfile", pidfile)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert process.wait(10) == -signal.SIGTERM
+
+
+@needs_root
+def test_a_link_in_a_users_directory(own: Path, victim: Callable[..., subprocess.Popen[bytes]]) -> None:
+    """To the pid file of another server, which root believes where it lies."""
+    process = victim(LIKE_A_MASTER, comm="uwsgi-tls", user=NOBODY)
+    (own / "a.pid").write_text(f"{process.pid}\n")
+    (own / "user").mkdir()
+    (own / "user" / "run").symlink_to(own)
+    (own / "user" / "a.pid").symlink_to(own / "a.pid")
+    os.chmod(own / "user", 0o1777)
+    os.link(own / "a.pid", own / "user" / "hard.pid")
+    os.chown(own / "user", WWW_DATA, -1)
+    assert "is a symbolic link" in refusal(own / "user" / "run" / "a.pid", "stop")
+    assert "symbolic links" in refusal(own / "user" / "a.pid", "stop")
+    assert "uid 33 may write it" in refusal(own / "user" / "hard.pid", "stop")
+    os.chown(own / "user", 0, -1)
+    assert "has a second name" in refusal(own / "user" / "hard.pid", "stop")
+    assert process.poll() is None

@@ -68,8 +68,7 @@ def running(name: str, where: str, place: Path) -> Iterator[Daemon]:
     options = {
         "in the worker": ("--pythonpath", str(sites), "--module", f"{module}:{callable_name}", "--threads", "2"),
         "validated": ("--pythonpath", str(sites), "--wsgi-file", str(sites / "validated.py"), "--threads", "2"),
-        # uWSGI takes X-Forwarded-Proto, which any client may send, for the scheme; what comes later wins.
-        "in uWSGI": ("--http-to", node, "--http-var", "UWSGI_SCHEME=https"),
+        "in uWSGI": ("--http-to", node),
     }
     with contextlib.ExitStack() as stack:
         if where == "in uWSGI":

@@ -193,7 +193,7 @@ def test_what_a_node_is_told(directory: Path) -> None:
             "x-real-ip": local,
             "via": "1.1 uwsgi-tls",
             "content-length": "5",
-            "connection": "keep-alive",
+            "connection": "close",
             "client-cert": f":{base64.b64encode(pki().client.der).decode()}:",
         }
 

@@ -359,8 +359,8 @@ def without_known_differences(ours: bool, call: Call, client: Client) -> Pairs:
         # uWSGI says the machine's name, and the port with its bytes swapped (issue 1889).
         assert variables["SERVER_NAME"] == variables["HTTP_HOST"].partition(":")[0]
         assert variables["REMOTE_PORT"] == str(local_port)
-        # For backends that would keep the connection open; before the http-vars.
-        assert pairs[-3:-2] == [("HTTP_CONNECTION", "close")]
+        # For backends that would keep the connection open, and for uWSGI; before the http-vars.
+        assert pairs[-4:-2] == [("HTTP_CONNECTION", "close"), ("UWSGI_SCHEME", "https")]
         pairs = [pair for pair in pairs if not is_not_uwsgis(pair[0])]
     else:
         assert variables["SERVER_NAME"] == socket.gethostname()
@@ -368,8 +368,9 @@ def without_known_differences(ours: bool, call: Call, client: Client) -> Pairs:
         names = [key for key, _ in pairs]
         if names[1:3] == ["REQUEST_URI", "PATH_INFO"]:  # its order where there is no "?"
             pairs[1:3] = pairs[2:0:-1]
-    different = ("SERVER_NAME", "REMOTE_PORT", "HTTP_CONNECTION")
-    return [(key, value if key not in different else "") for key, value in pairs if key != "HTTP_CONNECTION"]
+    different = ("SERVER_NAME", "REMOTE_PORT")
+    ours_alone = ("HTTP_CONNECTION", "UWSGI_SCHEME")
+    return [(key, value if key not in different else "") for key, value in pairs if key not in ours_alone]
 
 
 @pytest.mark.parametrize("with_certificate", [False, True], ids=["anonymous", "certificate"])
@@ -404,7 +405,8 @@ def test_order_of_variables(routers: Routers) -> None:
         " UWSGI_ROUTER HTTPS HTTPS_CLIENT_CERTIFICATE HTTPS_DN HTTPS_CC HTTPS_SNI SSL_TLS_SNI HTTPS_PROTOCOL"
         " HTTPS_CIPHER HTTPS_VERIFY SSL_PROTOCOL SSL_CIPHER SSL_SESSION_RESUMED SSL_CLIENT_VERIFY SSL_CLIENT_S_DN"
         " SSL_CLIENT_I_DN SSL_CLIENT_M_SERIAL SSL_CLIENT_V_START SSL_CLIENT_V_END SSL_CLIENT_FINGERPRINT"
-        " SSL_CLIENT_CERT REMOTE_ADDR REMOTE_PORT HTTP_HOST CONTENT_TYPE CONTENT_LENGTH HTTP_CONNECTION FIRST SECOND"
+        " SSL_CLIENT_CERT REMOTE_ADDR REMOTE_PORT HTTP_HOST CONTENT_TYPE CONTENT_LENGTH HTTP_CONNECTION UWSGI_SCHEME"
+        " FIRST SECOND"
     )
     assert " ".join(key for key, _ in call.pairs) == expected
 

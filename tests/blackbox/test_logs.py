@@ -129,6 +129,7 @@ def test_json(tmp_path: Path) -> None:
     with serving(tmp_path, APPLICATION, "--log-json") as site:
         site.ask(get("/a?b", 'User-Agent: a "b"\t\xe9\\'))
         site.ask(get("/raise"))
+        site.daemon.wait_for_line('"status":500')  # its thread writes it after the answer
         site.ask(b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n")
         with site.connect() as client:
             client.send(get("/left")[:-2])

@@ -76,7 +76,8 @@ def options(place: Path, host: str) -> list[str]:
     for name in ("directory.lab", "*.wild-directory.lab", "directory-ca.lab"):
         stem = name.replace("*", "_")
         for suffix in (".crt", ".key"):
-            (place / (stem + suffix)).rename(directory / (stem + suffix))
+            called = name.replace("*", "_wildcard")  # as the command pki does
+            (place / (stem + suffix)).rename(directory / (called + suffix))
     (directory / "directory-ca.lab.ca").write_text(pki().ca.pem)
     # What a name that leaves the directory would find.
     for suffix in (".crt", ".key"):
@@ -297,12 +298,25 @@ def test_a_name_without_a_ca_asks_for_none(scene: Scene) -> None:
 def test_the_listeners_own_policy_is_for_who_has_no_name(scene: Scene) -> None:
     for name in (None, "unknown.lab", "-secret.lab"):
         assert Tls(checks_name=False).ask(scene.second, name).error == NO_CERTIFICATE[TLS_1_3]
-        assert Tls(pki().client, checks_name=False).ask(scene.second, name).status == 200
+        assert Tls(pki().client, checks_name=False).ask(scene.second, name, "nobody.lab").status == 200
 
 
 # --- the Host of another ---------------------------------------------------------------------------------
 
-PROTECTED_HOSTS = ["secret.lab", "SECRET.LAB", "secret.lab.", "secret.lab:443", "secret1.re.lab", "directory-ca.lab"]
+PROTECTED_HOSTS = [
+    "secret.lab",
+    "SECRET.LAB",
+    "secret.lab.",
+    "secret.lab:443",
+    "secret1.re.lab",
+    "directory-ca.lab",
+    # What no client can ask for in TLS is nobody's, and so not that of a wildcard or an expression of the application.
+    "-secret1.re.lab",
+    "secret-.re.lab:443",
+    "a" * 64 + ".re.lab",
+    "1.2.3",
+    ("a" * 49 + ".") * 5 + "secret.lab",
+]
 
 
 @pytest.mark.parametrize("host", PROTECTED_HOSTS)
@@ -323,6 +337,7 @@ def test_other_hosts_are_reached(scene: Scene) -> None:
         ("open.lab", "unknown.lab"),
         (None, "open.lab"),
         ("open.lab", "[::1]"),
+        ("open.lab", "127.0.0.1:443"),
     ]:
         assert Tls(checks_name=False).ask(scene.first, sni, host).status == 200
     client = Tls(pki().client)
@@ -364,6 +379,28 @@ def test_strict_refuses_unknown_names(strict: Scene) -> None:
         strict.daemon.wait_for_line(rf"nobody here has the name {re.escape(name)} ")
 
 
+@pytest.mark.parametrize("name", ["-other.lab", "other-.lab", "a" * 64 + ".lab", "1.2.3.4", "other..lab"])
+def test_strict_refuses_what_is_no_name(name: str, strict: Scene) -> None:
+    """Which is not to ask for none, as openssl sees it too."""
+    before = len(strict.daemon.lines)
+    said = subprocess.run(
+        ["openssl", "s_client", "-connect", f"{strict.host}:{PORT}", "-servername", name, "-msg"],
+        input="", capture_output=True, text=True, timeout=SECONDS, check=False,
+    )  # fmt: skip
+    assert "fatal unrecognized_name" in said.stdout, said
+    wait_until(
+        lambda: any("it asked for what is no host name" in line for line in strict.daemon.lines[before:]), SECONDS,
+        lambda: "nothing is said",
+    )  # fmt: skip
+
+
+def test_strict_refuses_a_name_that_only_openssl_has_seen(strict: Scene) -> None:
+    path = strict.place / "tls.sock"
+    assert over_unix(path, None, 2).startswith(b"HTTP/1.1 200 OK")
+    assert over_unix(path, "-other.lab", 2) == b""
+    strict.daemon.wait_for_line("the client has asked for another name than it seemed to")
+
+
 def test_strict_serves_known_names_and_none(strict: Scene) -> None:
     for name, shown in [*WHO, (None, "default.lab"), ("default.lab", "default.lab")]:
         assert Tls().ask(strict.first, name).name == shown
@@ -399,6 +436,8 @@ def test_strict_as_openssl_sees_it(strict: Scene) -> None:
         (["--sni-dir", "app.py"], r"sni-dir = app\.py: sni-dir app\.py: not a directory"),
         (["--sni-dir", "no-key"], r"sni-dir = no-key: key no-key/a\.lab\.key: no such file"),
         (["--sni-dir", "bad-ca"], r"sni-dir = bad-ca: client CA bad-ca/a\.lab\.ca: is not PEM"),
+        (["--sni-dir", "twice"], r"sni-dir = twice: a\.lab\.crt: a\.lab is given twice, also by A\.lab\.crt"),
+        (["--sni-dir", "ca"], r"sni-dir = ca: certificate ca/ca\.crt: is a CA's certificate, not a server's; keep it "),
         (["--sni-dir", "no-name"], r"sni-dir = no-name: a b\.crt: 'a b' is no server name"),
         (["--client-allow", "cn:x"], r"client-allow = cn:x: no client is asked for a certificate"),
         (["--ssl-crl", "x.crl"], r"ssl-crl = x\.crl: no client is asked for a certificate"),
@@ -408,9 +447,17 @@ def test_a_start_that_is_refused(more: list[str], line: str, public_directory: P
     server, other = pki().server_ec, pki().server
     (public_directory / "garbage").write_text("nothing\n")
     (public_directory / "app.py").write_text("")
-    for directory, stem in (("no-key", "a.lab"), ("bad-ca", "a.lab"), ("no-name", "a b")):
-        (public_directory / directory).mkdir()
+    for directory, stem in (
+        ("no-key", "a.lab"),
+        ("bad-ca", "a.lab"),
+        ("no-name", "a b"),
+        ("twice", "a.lab"),
+        ("twice", "A.lab"),
+    ):
+        (public_directory / directory).mkdir(exist_ok=True)
         (public_directory / directory / f"{stem}.crt").write_text(server.pem)
+    (public_directory / "ca").mkdir()
+    (public_directory / "ca" / "ca.crt").write_text(pki().ca.pem)
     (public_directory / "bad-ca" / "a.lab.key").write_bytes(Path(server.key_file).read_bytes())
     (public_directory / "bad-ca" / "a.lab.ca").write_text("nothing\n")
     files = {"crt": server.crt, "key": server.key_file, "other": other.key_file}

@@ -150,8 +150,9 @@ def test_nobody_else_can_tell_it_anything(place: Path, manager: Manager) -> None
     host = loopback()
     (place / "app.py").write_text(APPLICATION)
     words = https(host, "--wsgi-file", str(place / "app.py"))
-    env = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "60000000", "LISTEN_FDNAMES": "x"}
-    with started(*words, **env) as server:
+    with started(
+        *words, NOTIFY_SOCKET=manager.address, WATCHDOG_USEC="60000000", LISTEN_FDS="0", LISTEN_FDNAMES=""
+    ) as server:
         manager.until("READY=1")
         with Client(host) as client:
             names = json.loads(client.get().body)["names"]

@@ -12,6 +12,7 @@ from uwsgi_tls.chunked import ChunkedDecoder
 from uwsgi_tls.response import BadResponse
 
 HEAD_BYTES = 65536
+INTERIM_HEADS = 64  # before an answer, of those that come at once
 UNTIL_CLOSE = -1  # AnswerHead.length of a body that ends with the connection
 CHUNKED = -2
 
@@ -28,7 +29,7 @@ class AnswerHead(NamedTuple):
     status: str  # "200 OK"
     headers: list[tuple[str, str]]  # those for the client, Content-Length among them
     length: int  # bytes of the body; UNTIL_CLOSE; CHUNKED
-    persistent: bool  # the node would take another request on this connection
+    persistent: bool  # another request may follow on this connection, once the body has been read to its end
     upgrade: str  # the protocol that it changes to, in lower case
 
 
@@ -37,7 +38,7 @@ def take_head(buffer: bytes, method: str) -> tuple[AnswerHead | None, bytes]:
 
     Interim answers (RFC 9110, 15.2) were meant for us and are left out, but for 101. Raises BadResponse.
     """
-    while True:
+    for _ in range(INTERIM_HEADS + 1):
         end = response.response_head_end(buffer, HEAD_BYTES)
         if end < 0:
             return None, buffer
@@ -45,6 +46,7 @@ def take_head(buffer: bytes, method: str) -> tuple[AnswerHead | None, bytes]:
         minor, buffer = buffer[7:8] != b"0", buffer[end:]
         if status[0] != "1" or status.startswith("101"):
             return _read(status, headers, minor, method), buffer
+    raise BadResponse(f"more than {INTERIM_HEADS} interim answers at once")
 
 
 def _read(status: str, headers: Sequence[tuple[str, str]], minor: bool, method: str) -> AnswerHead:
@@ -77,7 +79,9 @@ def _read(status: str, headers: Sequence[tuple[str, str]], minor: bool, method: 
         if not minor:
             raise BadResponse("Transfer-Encoding in HTTP/1.0")  # RFC 9112, 6.1: its framing is not to be believed
         length = CHUNKED
-    return AnswerHead(status, passed, length, minor and "close" not in named and length != UNTIL_CLOSE, upgrade)
+    # Where no body is due a faulty node may send one all the same, and late: the next client would get it.
+    persistent = minor and "close" not in named and length not in (0, UNTIL_CLOSE)
+    return AnswerHead(status, passed, length, persistent, upgrade)
 
 
 def _one_length(before: int, value: str) -> int:
@@ -91,13 +95,14 @@ def _one_length(before: int, value: str) -> int:
 class AnswerBody:
     """Tells the body of an answer, of the length that its head says, from what comes after it."""
 
-    __slots__ = ("_decoder", "_left", "more", "whole")
+    __slots__ = ("_decoder", "_left", "chunked", "more", "whole")
 
     def __init__(self, length: int) -> None:
+        self.chunked = length == CHUNKED
         self.whole = length == 0
         self.more = False  # the node has sent more than its answer, and whatever it meant, nobody asked for it
         self._left = length
-        self._decoder = ChunkedDecoder() if length == CHUNKED else None
+        self._decoder = ChunkedDecoder() if self.chunked else None
 
     @property
     def until_close(self) -> bool:

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.http import RequestHead
+from uwsgi_tls.names import DEFAULT_HOST
 
 _OURS = frozenset(
     (
@@ -27,7 +28,6 @@ _OURS = frozenset(
 _ANSWERED = "HTTP_EXPECT"  # by our own 100 (Continue), and the body is here
 _FORWARDED = "HTTP_X_FORWARDED"
 _WITH_BODY = frozenset(("POST", "PUT", "PATCH"))  # RFC 9110, 8.6: a length even where there is no body
-_DEFAULT_HOST = "localhost"  # for an HTTP/1.0 client that named none, as in SERVER_NAME
 _PSEUDONYM = "uwsgi-tls"
 
 Fields = Iterable[tuple[str, str]]
@@ -50,7 +50,7 @@ class HttpProtocol:
         """The head of a request; with `upgrade` the node may turn it into a WebSocket."""
         head, connection = exchange.head, exchange.connection
         assert head is not None
-        host, address = head.host or _DEFAULT_HOST, connection.peer[0]
+        host, address = head.host or DEFAULT_HOST, connection.peer[0]
         fields = [
             ("Host", host),
             *[(spelt, value) for name, value in head.fields.items() if (spelt := _spelling(name))],
@@ -70,11 +70,20 @@ class HttpProtocol:
         if upgrade:
             fields += (("Connection", "Upgrade"), ("Upgrade", "websocket"))
         else:
-            fields.append(("Connection", "keep-alive" if self.idle_seconds else "close"))
+            fields.append(("Connection", "keep-alive" if self._keeps(exchange) else "close"))
         lines = "".join([f"{name}: {value}\r\n" for name, value in fields])
         packet = f"{head.method} {origin_form(head)} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
         exchange.variables, exchange.variables_size = len(fields), len(packet)
         return packet
+
+
+    def _keeps(self, exchange: Exchange) -> bool:
+        """Whether the connection may serve again.
+
+        What a node leaves unread of a body, or says after the answer to HEAD, must be neither a request nor an answer.
+        """
+        head, body = exchange.head, exchange.body
+        return self.idle_seconds > 0 and not (body is not None and body.size) and head is not None and head.method != "HEAD"
 
 
 def origin_form(head: RequestHead) -> str:

@@ -11,12 +11,13 @@ from uwsgi_tls.errors import ConfigError
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One backend server, and until when it is passed over."""
+    """One backend server, until when it is passed over, and how many wait for a place in its listen queue."""
 
     name: str
     family: socket.AddressFamily
     address: object
     dead_until: float = 0.0
+    waiting: int = 0
 
 
 def node(address: Address, option: str = "http-to") -> Node:

@@ -28,6 +28,11 @@ class Outgoing:
             budget -= sent
         return True
 
+    @property
+    def left(self) -> int:
+        """How many bytes are still to be sent."""
+        return len(self._unsent) + (self._body.size if self._body is not None else 0)
+
     def rewind(self) -> None:
         """All of it is to be sent once more."""
         self._unsent = self._words

@@ -39,7 +39,7 @@ class ReportBackend:
             "server": f"uwsgi-tls {__version__}",
             "method": head.method,
             "path": head.path,
-            **asdict(exchange.connection.channel.facts(exchange.connection.sni)),
+            **asdict(exchange.connection.channel.facts(exchange.connection.sni or "")),
         }
         kind, page = render(facts, head.fields.get("HTTP_ACCEPT", ""))
         exchange.start(

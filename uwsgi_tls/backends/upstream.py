@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 65536  # of one read
 READS_PER_TURN = 16
 FULL_QUEUE_SECONDS = 0.05
+PROBE_SECONDS = 0.001  # between two questions to a full queue, whoever asks
 # RFC 9110, 9.2.2. Only these go to a connection that was used before: the node may be about to close it, and then it
 # cannot be known whether it has done what was asked. The same may be asked again, anything else may not.
 IDEMPOTENT = frozenset(("GET", "HEAD", "OPTIONS", "PUT", "DELETE", "TRACE", "PROPFIND", "REPORT", "SEARCH"))
@@ -49,6 +50,7 @@ class Upstream:
         "_answered",
         "_backend",
         "_beginning",
+        "_bodiless",
         "_body",
         "_buffer",
         "_exchange",
@@ -84,6 +86,7 @@ class Upstream:
         self._sock: RawSocket | None = None
         self._used = False  # it is a kept connection, of which it is not known whether the node still has it
         self._outgoing = Outgoing(request, exchange.body)
+        self._bodiless = exchange.body is None or not exchange.body.size
         self._buffer = b""
         self._body: AnswerBody | None = None
         self._stays = False  # the connection may serve again
@@ -169,9 +172,12 @@ class Upstream:
         lounge = self._backend.lounge
         if lounge.now >= self.deadline:
             return self._fail(503, f"{node.name} is busy: its listen queue stayed full")
-        lounge.later(lounge.now + FULL_QUEUE_SECONDS, lambda: self._try_again(node))
+        node.waiting += 1
+        pause = max(FULL_QUEUE_SECONDS, node.waiting * PROBE_SECONDS)
+        lounge.later(min(lounge.now + pause, self.deadline), lambda: self._try_again(node))
 
     def _try_again(self, node: Node) -> None:
+        node.waiting -= 1
         if not self._exchange.over:
             try:
                 self._drive(self._connect_to, node)
@@ -198,20 +204,23 @@ class Upstream:
 
     def _begin_to_send(self) -> None:
         self.step = self._converse
+        self._renew()
         self._send_on()
         self._wait()
 
     def _converse(self, events: int) -> None:
         """Sends what is left of the request, and hears the node meanwhile: it may answer before it has read all."""
         if self._sending:
+            left = self._outgoing.left
             self._send_on()
+            if self._outgoing.left < left:  # a node that takes nothing gets no more time by what it says
+                self._renew()
         if events & ~select.EPOLLOUT:
             return self._hear()
         return self._wait()
 
     def _send_on(self) -> None:
         assert self._sock is not None
-        self.deadline = self._backend.lounge.now + self._backend.policy.answer
         try:
             self._sending = not self._outgoing.send(self._sock)
         except BlockingIOError:
@@ -254,7 +263,8 @@ class Upstream:
         except response.BadResponse as bad:
             return self._fail(502, f"{self._name()} sent an answer that is not valid: {bad}")
         self._body = body = AnswerBody(head.length)
-        self._stays = head.persistent and self._backend.idle is not None and not self._sending and not self._reset
+        # A node that leaves a request's body unread would take it for the next request, in another client's name.
+        self._stays = head.persistent and self._bodiless and not self._sending and not self._reset
         self._hear = self._read_body
         first, self._buffer = self._buffer, b""
         if (first and self._pass_on(body, first)) or body.whole:
@@ -275,7 +285,7 @@ class Upstream:
     def _read_body(self) -> None:
         body = self._body
         assert body is not None
-        for _ in range(READS_PER_TURN):
+        for _ in range(READS_PER_TURN if not body.chunked else 1):  # a block may hold thousands of chunks
             if self._exchange.full:
                 return self._pause()
             data = self._receive()
@@ -288,11 +298,12 @@ class Upstream:
                 return self._finish()
             if self._pass_on(body, data):
                 return self._finish()
+        self._exchange.flush()
         return self._wait()
 
     def _pass_on(self, body: AnswerBody, data: bytes) -> bool:
         """Gives bytes of the answer's body to the client; True when it is whole."""
-        self.deadline = self._backend.lounge.now + self._backend.policy.answer
+        self._renew()
         try:
             payload = body.feed(data)
         except BadRequest as bad:
@@ -309,7 +320,7 @@ class Upstream:
     def _unpause(self) -> None:
         if self._paused:
             self._paused = False
-            self.deadline = self._backend.lounge.now + self._backend.policy.answer
+            self._renew()
             self._wait()
 
     # The end.
@@ -367,6 +378,10 @@ class Upstream:
 
     def _name(self) -> str:
         return self._node.name if self._node is not None else "no backend"
+
+    def _renew(self) -> None:
+        """The request or its answer has moved."""
+        self.deadline = self._backend.lounge.now + self._backend.policy.answer
 
     def _wait(self) -> None:
         self._park(READ | WRITE if self._sending else READ)

@@ -11,6 +11,8 @@ from uwsgi_tls.exchange import Exchange
 
 # `close` is for servers that would keep the connection open and hold their answer's end back (gunicorn).
 _CLOSE = (("HTTP_CONNECTION", "close"),)
+# uWSGI takes the client's X-Forwarded-Proto for the scheme, and what comes later wins (proto/base.c).
+_SCHEME = ("UWSGI_SCHEME", "https")
 _UPGRADE = (("HTTP_UPGRADE", "websocket"), ("HTTP_CONNECTION", "Upgrade"))
 
 
@@ -24,7 +26,7 @@ class UwsgiProtocol:
 
     def encode(self, exchange: Exchange, upgrade: bool) -> bytes:
         """The packet of a request; with `upgrade` the node may turn it into a WebSocket. Raises TooBig."""
-        pairs = [*variables(exchange), *(_UPGRADE if upgrade else _CLOSE), *self.extra]
+        pairs = [*variables(exchange), *(_UPGRADE if upgrade else _CLOSE), _SCHEME, *self.extra]
         try:
             return uwsgi_packet.encode(pairs, self.modifier1, self.modifier2)
         except uwsgi_packet.PacketTooBig:

@@ -5,6 +5,7 @@ header can become HTTPS_DN or any other name that is set here.
 """
 
 from uwsgi_tls.exchange import Exchange
+from uwsgi_tls.names import DEFAULT_HOST
 
 
 def variables(exchange: Exchange) -> list[tuple[str, str]]:
@@ -35,7 +36,7 @@ def variables(exchange: Exchange) -> list[tuple[str, str]]:
 def server_name(host: str) -> str:
     """The Host field without its port; "localhost" where an HTTP/1.0 client named none."""
     if not host:
-        return "localhost"
+        return DEFAULT_HOST
     if host.endswith("]"):
         return host
     name, colon, port = host.rpartition(":")

@@ -1,10 +1,12 @@
-"""What the numbers of the scoreboard are about, and does not change before the next reload."""
+"""What the numbers of the scoreboard are about; it does not change before the next reload."""
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from uwsgi_tls.certificates import CertificateInfo
+from uwsgi_tls.listeners import HttpsSocket
+from uwsgi_tls.options import Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +35,15 @@ class Facts:
     @property
     def gid(self) -> int:
         return os.getgid()
+
+
+def of(config: Config, sockets: Sequence[HttpsSocket], certificates: Sequence[CertificateInfo]) -> Facts:
+    """In the master: the facts as they are now."""
+    each = {https.socket: ListeningSocket(https.name, config.listen, https.shared is not None) for https in sockets}
+    return Facts(
+        master=os.getpid(),
+        threads=config.threads,
+        directory=os.path.abspath(config.chdir or "."),
+        sockets=tuple(each.values()),
+        certificates=tuple(certificates),
+    )

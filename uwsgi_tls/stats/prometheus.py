@@ -50,7 +50,7 @@ def _counters(reading: Reading) -> Iterator[str]:
 
 
 def _gauges(reading: Reading, facts: Facts) -> Iterator[str]:
-    yield _metric("info", "gauge", "The version that runs.", {(("version", __version__),): 1})
+    yield _metric("build_info", "gauge", "The version that runs.", {(("version", __version__),): 1})
     yield _metric("start_time_seconds", "gauge", "When the master began.", _one(reading.started))
     yield _metric("generation", "gauge", "Reloads since then, and one.", _one(reading.generation))
     yield _metric("workers_wanted", "gauge", "Workers that there should be.", _one(reading.wanted))
@@ -58,21 +58,19 @@ def _gauges(reading: Reading, facts: Facts) -> Iterator[str]:
     yield _metric("workers", "gauge", "Workers that there are.", _labelled("state", states))
     yield from _grouped(reading.now, "connections", "connections", "waits_for", "Connections by what they wait for.")
     yield _metric("spooled_bytes", "gauge", "Bytes in temporary files.", _one(reading.now["spooled"]))
-    yield _metric(
-        "worker_resident_bytes",
-        "gauge",
-        "Memory of a worker.",
-        {
-            (("worker", str(told.number)), ("generation", str(told.generation))): told.counts["rss"]
-            for told in reading.workers
-        },
-    )
-    queues = {
+    resident: Samples = {
+        (("worker", str(told.number)), ("generation", str(told.generation))): told.counts["rss"]
+        for told in reading.workers
+    }
+    yield _metric("worker_resident_bytes", "gauge", "Memory of a worker.", resident)
+    queues: Samples = {
         (("socket", sock.name), ("index", str(number))): longest(reading, number)
         for number, sock in enumerate(facts.sockets[:SOCKETS])
     }
     yield _metric("listen_queue", "gauge", "Connections that wait to be accepted.", queues)
-    ends = {(("file", info.file), ("subject", info.subject)): info.not_after.timestamp() for info in facts.certificates}
+    ends: Samples = {
+        (("file", info.file), ("subject", info.subject)): info.not_after.timestamp() for info in facts.certificates
+    }
     yield _metric("certificate_not_after_seconds", "gauge", "When a certificate expires, since the epoch.", ends)
 
 

@@ -1,0 +1,41 @@
+#!/bin/sh
+# boot.sh INIT SCRIPT: boots the system of /mnt/INIT.tar, sysvinit or systemd, with systemd-nspawn, runs /mnt/SCRIPT in it,
+# and powers it off. Its network is a loopback interface of its own.
+set -eu
+machine=/tmp/machine
+mkdir $machine
+tar -C $machine -xf "/mnt/$1.tar"
+mkdir -p $machine/dev
+cp /mnt/*.sh /mnt/uwsgi-tls_*.deb $machine/mnt/
+case $1 in
+systemd) set -- "$@" --boot ;;
+# The package is there before the first boot, as on a system that is switched on again.
+sysvinit)
+    mount -t proc proc $machine/proc
+    chroot $machine sh "/mnt/$2" prepare
+    umount $machine/proc
+    set -- "$@" /sbin/init 2
+    ;;
+esac
+script=$2
+shift 2
+# No bus and no machined here to register with.
+setsid systemd-nspawn --quiet --register=no --keep-unit --private-network --console=pipe --machine=test --directory=$machine \
+    "$@" </dev/null >/tmp/boot.log 2>&1 &
+nspawn=$!
+leader() { # the first process of the machine: the child with a PID namespace of its own
+    for pid in $(pgrep -P $nspawn); do
+        [ "$(readlink "/proc/$pid/ns/pid")" = "$(readlink /proc/self/ns/pid)" ] || echo "$pid"
+    done
+}
+tenths=100
+while [ -z "$(leader)" ]; do
+    tenths=$((tenths - 1))
+    [ $tenths -gt 0 ] || { cat /tmp/boot.log && exit 1; }
+    sleep 0.1
+done
+code=0
+timeout 240 nsenter -t "$(leader)" -m -u -i -n -p -C -r -w env -i \
+    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 sh "/mnt/$script" || code=$?
+# At the end of this shell, the first process of its PID namespace, the kernel ends the machine.
+exit $code
