@@ -6,21 +6,25 @@ A master that has been taken over is played by a forked child: it has started th
 import errno
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from forked import in_child
-from pki import SERVER, common_name, issue, key_pem, pki, write_secret
+from pki import SERVER, common_name, issue, key_pem, pki, revocation_list, write_secret
 
-from uwsgi_tls import certificates, config, endpoints, privileges
+from uwsgi_tls import certificates, config, endpoints, privileges, vhosts
 from uwsgi_tls.endpoints import Endpoints
 from uwsgi_tls.errors import ConfigError
+from uwsgi_tls.options import Config
 from uwsgi_tls.passphrases import Passphrases
 from uwsgi_tls.privileges import Identity
-from uwsgi_tls.worker import Listener
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to keep")
 
@@ -220,11 +224,11 @@ def test_the_reminder_is_of_what_is_served(tmp_path: Path, monkeypatch: pytest.M
     fresh = key.read_bytes()
     key.write_bytes(good)
     with pytest.raises(ConfigError, match="does not match"):
-        served.remake([])
+        served.remake()
     served.remind()
     assert len(lines) == 1
     key.write_bytes(fresh)
-    served.remake([])
+    served.remake()
     lines.clear()
     served.remind()
     assert lines == []
@@ -233,21 +237,118 @@ def test_the_reminder_is_of_what_is_served(tmp_path: Path, monkeypatch: pytest.M
 # --- what a reload does -------------------------------------------------------------------------
 
 
-def test_what_may_not_be_read_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    served = expiring(tmp_path, 100)
-    lines: list[str] = []
-    monkeypatch.setattr(endpoints, "line", lines.append)
+@dataclass
+class Reloaded:
+    """Endpoints with two pairs, a CA, a CRL and sni-dir, whose files can be closed to us."""
 
-    def refuse(path: str) -> int:
-        raise PermissionError(errno.EACCES, "no")
+    directory: Path
+    served: Endpoints
+    loaded: list[vhosts.Loaded]
+    lines: list[str]
+    closed: set[str] = field(default_factory=set)
 
-    monkeypatch.setattr(certificates, "open_file", refuse)
-    present: list[Listener] = []
-    assert served.remake(present) is present
-    (said,) = lines
-    assert said.startswith("certificates and keys stay as they were: https = ")
-    served.foretell()
-    assert [each for each in lines if each.endswith("a.key again: no")]
+    @property
+    def shown(self) -> dict[str, str]:
+        """The certificate of each name, as the last load has it."""
+        return {str(site): material.credentials[0].chain.decode() for site, material in self.loaded[-1].named}
+
+
+@pytest.fixture
+def reloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reloaded:
+    for name in ("www", "shop", "bank"):
+        issue(tmp_path, name, common_name(f"{name}.lab"), pki().ca, usage=[SERVER], sans=[x509.DNSName(f"{name}.lab")])
+    (tmp_path / "names").mkdir()
+    shutil.copyfile(pki().ca.crt, tmp_path / "ca.crt")
+    (tmp_path / "crl.pem").write_bytes(revocation_list(pki().ca))
+    d = tmp_path
+    words = [
+        "--https",
+        f":0,{d}/www.crt,{d}/www.key,,{d}/ca.crt",
+        "--ssl-crl",
+        f"{d}/crl.pem",
+        "--sni-dir",
+        f"{d}/names",
+    ]
+    for name in ("shop", "bank"):
+        words += ["--sni", f"{name}.lab {d}/{name}.crt,{d}/{name}.key"]
+    found = Reloaded(tmp_path, Endpoints(config.load(words, {}), []), [], [])
+    load, open_file = vhosts.load, certificates.open_file
+
+    def loading(config: Config, reader: vhosts.Reader) -> vhosts.Loaded:
+        found.loaded.append(load(config, reader))
+        return found.loaded[-1]
+
+    def opening(path: str) -> int:
+        if os.path.relpath(path, tmp_path) in found.closed:
+            raise PermissionError(errno.EACCES, "no")
+        return open_file(path)
+
+    monkeypatch.setattr(vhosts, "load", loading)
+    monkeypatch.setattr(certificates, "open_file", opening)
+    monkeypatch.setattr(endpoints, "line", found.lines.append)
+    found.served.make(lambda text: None)
+    return found
+
+
+@pytest.mark.parametrize("closed", ["shop.key", "shop.crt"])
+def test_a_pair_that_may_not_be_read_stays_as_it_was(reloaded: Reloaded, closed: str) -> None:
+    """It alone: whatever else has changed is taken up, the list of who is shut out above all."""
+    directory, before = reloaded.directory, reloaded.shown
+    for _ in range(2):  # what has stayed once may stay again
+        reloaded.closed = {closed}
+        for name in ("shop", "bank"):
+            issue(directory, name, common_name(f"{name}.lab"), pki().ca, sans=[x509.DNSName(f"{name}.lab")])
+        (directory / "crl.pem").write_bytes(revocation_list(pki().ca, [pki().client]))
+        reloaded.lines.clear()
+        reloaded.served.remake()
+        assert reloaded.shown == {"shop.lab": before["shop.lab"], "bank.lab": (directory / "bank.crt").read_text()}
+        assert reloaded.loaded[-1].listeners[0][1].crls == (directory / "crl.pem").read_bytes()
+        (said,) = [each for each in reloaded.lines if "stay" in each]
+        kind = {"key": "key", "crt": "certificate"}[closed[-3:]]
+        assert said == (
+            f"{kind} {directory}/{closed}: permission denied (read as uid {os.geteuid()}):"
+            f" certificate {directory}/shop.crt and its key stay as they were"
+        )
+    reloaded.closed = set()
+    reloaded.served.remake()
+    assert reloaded.shown["shop.lab"] == (directory / "shop.crt").read_text()
+
+
+@pytest.mark.parametrize("closed", ["ca.crt", "crl.pem", "names", "names/new.lab.key"])
+def test_what_else_may_not_be_read_is_a_failure(reloaded: Reloaded, closed: str) -> None:
+    """A CA or CRL, the directory of names, and a pair that was not there before."""
+    issue(reloaded.directory / "names", "new.lab", common_name("new.lab"), pki().ca, sans=[x509.DNSName("new.lab")])
+    reloaded.closed = {closed}
+    with pytest.raises(ConfigError, match=rf"{closed}: permission denied"):
+        reloaded.served.remake()
+    reloaded.served.foretell()
+    assert f"a reload will not read {reloaded.directory}/{closed} again: no" in reloaded.lines
+
+
+def test_a_pair_that_was_put_together_anew_was_not_there_before(reloaded: Reloaded) -> None:
+    """With a key of another path the certificate in memory is not what the configuration asks for."""
+    material = reloaded.loaded[0].listeners[0][1]
+    known = reloaded.loaded[0].known
+    d = reloaded.directory
+    assert known[f"{d}/www.crt", f"{d}/www.key"] is material.credentials[0]
+    site = config.load(["--https", f":0,{d}/www.crt,{d}/other.key"], {}).listeners[0]
+    reloaded.closed = {"other.key"}
+    with pytest.raises(ConfigError, match=r"other\.key: permission denied"):
+        certificates.load(site, partial(certificates.read_file, opened=certificates.open_file), known=known)
+
+
+@pytest.mark.parametrize("change", ["garbled CRL", "garbled key", "gone"])
+def test_a_fault_is_a_failure_beside_a_pair_that_stays(reloaded: Reloaded, change: str) -> None:
+    reloaded.closed = {"shop.key"}
+    match change:
+        case "garbled CRL":
+            (reloaded.directory / "crl.pem").write_text("garbled")
+        case "garbled key":
+            (reloaded.directory / "bank.key").write_text("garbled")
+        case "gone":
+            (reloaded.directory / "bank.crt").unlink()
+    with pytest.raises(ConfigError):
+        reloaded.served.remake()
 
 
 def test_nobody_is_asked_at_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,4 +362,82 @@ def test_nobody_is_asked_at_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyP
     served._passphrases._command = "ask"
     write_secret(tmp_path / "a.key", key_pem(pki().client.key, b"secret"))
     with pytest.raises(ConfigError, match="the key is encrypted"):
-        served.remake([])
+        served.remake()
+
+
+# --- what root opens at the start ---------------------------------------------------------------
+
+
+def content_at_start(path: Path) -> str:
+    fd = endpoints.open_at_start(str(path), WWW)
+    try:
+        return os.read(fd, 100).decode()
+    finally:
+        os.close(fd)
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory of root's own that the user can get to, with a key that he may not read."""
+    with tempfile.TemporaryDirectory(dir="/run") as name:
+        os.chmod(name, 0o755)
+        site = issue(Path(name), "s", common_name("server.lab"), pki().ca)
+        os.chmod(site.crt, 0o644)
+        (Path(name) / "users").mkdir()
+        os.chown(Path(name) / "users", WWW.uid, WWW.gid)
+        yield Path(name)
+
+
+@needs_root
+def test_what_root_opens_for_the_user(public: Path) -> None:
+    """Root's own files in root's own places; his own ones; and those that lie there for root alone, without a link."""
+    assert content_at_start(public / "s.key").startswith("-----BEGIN")
+    (public / "users" / "his.key").write_text("his")
+    os.chown(public / "users" / "his.key", WWW.uid, WWW.gid)
+    (public / "users" / "link.key").symlink_to("his.key")
+    (public / "users" / "roots.key").write_text("root's")
+    for file in ("his.key", "roots.key"):
+        os.chmod(public / "users" / file, 0o600)
+    assert [content_at_start(public / "users" / f"{name}.key") for name in ("his", "link", "roots")] == [
+        "his",
+        "his",
+        "root's",
+    ]
+    assert (os.geteuid(), os.getegid()) == (0, 0)
+
+
+@needs_root
+@pytest.mark.parametrize("plant", [os.symlink, os.link])
+def test_nor_what_the_user_has_planted(public: Path, plant: Callable[[Path, Path], None]) -> None:
+    plant(public / "s.key", public / "users" / "his.key")
+    groups = os.getgroups()
+    with pytest.raises(PermissionError) as caught:
+        content_at_start(public / "users" / "his.key")
+    assert caught.value.strerror == (
+        f"{public}/users/his.key is a symbolic link (or has a second name) in a directory that others than"
+        " root may change, so it is not read as root"
+    )
+    assert (os.geteuid(), os.getegid(), os.getgroups()) == (0, 0, groups)
+
+
+@needs_root
+def test_what_the_user_may_read_by_his_groups(public: Path) -> None:
+    """As Debian's group ssl-cert."""
+    os.chmod(public / "users", 0o700)
+    (public / "users" / "link.key").symlink_to(public / "s.key")
+    os.chown(public / "s.key", 0, 4242)
+    os.chmod(public / "s.key", 0o640)
+    member = Identity("www-data", 33, 33, (33, 4242))
+    assert os.read(endpoints.open_at_start(f"{public}/users/link.key", member), 7) == b"-----BE"
+    with pytest.raises(PermissionError):
+        endpoints.open_at_start(f"{public}/users/link.key", WWW)
+
+
+@needs_root
+def test_a_start_reads_no_key_of_roots_for_the_user(public: Path) -> None:
+    """And says so in one line."""
+    (public / "users" / "site.crt").symlink_to(public / "s.crt")
+    (public / "users" / "site.key").symlink_to(public / "s.key")
+    served = Endpoints(config.load(["--https", f":0,{public}/users/site.crt,{public}/users/site.key"], {}), [], WWW)
+    with pytest.raises(ConfigError, match=r"^https = .*: key .*/site\.key: .*/site\.key is a symbolic link"):
+        served.make(lambda text: None)

@@ -71,6 +71,7 @@ def test_what_is_fixed() -> None:
     times = [int(seconds) for _, seconds, _, option in rows("Time") if option == "fixed"]
     assert times == [HALF_CLOSED_SECONDS, LINGER_SECONDS, LINGER_SECONDS]
     assert f"{idle.IDLE_PER_NODE} a node" in PAGE
+    assert f"more than {answer.INTERIM_HEADS} at" in PAGE
 
 
 def test_every_status_of_the_tables_is_explained() -> None:

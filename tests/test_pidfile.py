@@ -11,7 +11,6 @@ import pytest
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.pidfile import Pidfile
 
-
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away, or is led astray by it")
 
 SOMEBODY = 4242424

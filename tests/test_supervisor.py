@@ -305,7 +305,7 @@ def test_a_file_that_cannot_be_used_rejects_the_reload(fleet: Fleet) -> None:
 
 
 def test_so_does_a_defect(fleet: Fleet) -> None:
-    fleet._reopen = lambda present: [][0]
+    fleet._reopen = lambda: [][0]
     fleet._take(signal.SIGHUP)
     assert fleet.spawned == []
     assert any("a defect" in text and "IndexError" in text for text in fleet.said)
@@ -464,7 +464,7 @@ def test_a_failed_start_is_told(starting: Fleet) -> None:
 
 
 def test_a_reload_is_told_before_and_after(fleet: Fleet, manager: Manager) -> None:
-    fleet._reopen = lambda present: manager.told.append("files are read") or present  # type: ignore[func-returns-value]
+    fleet._reopen = lambda: manager.told.append("files are read") or []  # type: ignore[func-returns-value]
     fleet._take(signal.SIGHUP)
     assert manager.told == ["reloading: generation 1, workers 2", "files are read"]
     fleet.gets_ready(fleet.of(1, 2))

@@ -220,11 +220,19 @@ def test_a_client_that_leaves_while_its_node_does_not_read(play: Play) -> None:
     assert (play.client.closed, play.client.finished) == (True, False)
 
 
+def test_last_words_come_with_the_end(play: Play) -> None:
+    """Of a client on a UNIX socket one event tells of both (unix(7))."""
+    play.client.says = [b"last", Ended("it has said so")]
+    play.client.step(READ | GONE)
+    assert play.heard() == b"last"
+    assert not play.client.closed
+
+
 def test_the_client_ends_its_direction(play: Play) -> None:
     play.client_says(b"last", Ended("it has said so"))
     assert play.heard() == b"last"
     assert play.heard() == b""
-    assert play.waits() == (GONE, READ)
+    assert play.waits() == (0, READ)
     play.node_says(b"answer")
     assert play.client.got == HEAD + b"answer"
     assert not play.client.told

@@ -117,7 +117,7 @@ def _explained(path: str, what: str) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise Unreadable(f"{what} {path}: {_refusal(error)} (read as uid {os.geteuid()})") from None
+        raise Unreadable(f"{what} {path}: {_refusal(error)}") from None
     except FileNotFoundError:
         place = "" if os.path.isabs(path) else f" (in {os.getcwd()})"
         raise BadFile(f"{what} {path}: no such file{place}") from None
@@ -139,8 +139,9 @@ def _content(fd: int, name: str) -> bytearray:
 
 
 def _refusal(error: PermissionError) -> str:
-    """EACCES (13) is the usual one; with EPERM the monitor says why it does not open a file."""
-    return "permission denied" if error.errno == errno.EACCES else str(error.strerror)
+    """EACCES (13) is the usual one; with EPERM trusted_path.py says why it does not open a file."""
+    denied = f"permission denied (read as uid {os.geteuid()})"
+    return denied if error.errno == errno.EACCES else str(error.strerror)
 
 
 def no_passphrases(key: str) -> Iterable[bytes]:

@@ -33,7 +33,6 @@ class Channel:
         try:
             self._tls.do_handshake()
         except SSL.WantReadError:
-            tls.prolong_no_proof(self._tls)
             self.want = READ
             return False
         except SSL.WantWriteError:

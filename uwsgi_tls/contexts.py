@@ -1,9 +1,9 @@
 """From a site and its files to a pyOpenSSL context.
 
 A context is complete when `build_context` returns and is never changed; it is built before the fork, so that all
-workers share its ticket keys, which are its own. No policy lives in a callback: pyOpenSSL keeps a callback's exception
-on the context, where another thread's connection would raise it. The words of a policy are policy.py's; uWSGI:
-core/ssl.c.
+workers share its ticket keys, which are its own. No policy lives in a callback that could fail: pyOpenSSL keeps a
+callback's exception on the context, where another thread's connection would raise it. The words of a policy are
+policy.py's; uWSGI: core/ssl.c.
 """
 
 import hashlib
@@ -50,8 +50,10 @@ def _build(site: Site, material: Material, scope: str) -> SSL.Context:
         _ask_clients(context, site, material)
     # Resumption by tickets, which any worker can open; a cache would be one worker's own.
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    # Each resumption in TLS 1.3 begins this time anew, and verifies no certificate again.
+    # A resumption verifies no certificate again; in TLS 1.3 it would begin this time anew.
     context.set_timeout(site.session_seconds)
+    if material.client_cas:
+        tls.renew_no_ticket(context)
     context.set_session_id(session_id(site, material, scope))
     context.set_alpn_select_callback(_select_http11)
     return context

@@ -8,6 +8,7 @@ write the file chooses the process, so root believes a file only as far as its w
 import argparse
 import errno
 import os
+import re
 import select
 import signal
 import stat
@@ -122,10 +123,12 @@ def _uid_of_master(pid: str) -> int | None:
     process = Path("/proc", pid)
     try:
         title = (process / "cmdline").read_bytes().partition(b"\0")[0]
-        status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines() if ":\t" in line)
-        return int(status["Uid"].split()[0]) if TITLE in title and status["Name"] == COMM else None
-    except (OSError, KeyError):
+        comm = (process / "comm").read_bytes().removesuffix(b"\n")
+        found = re.search(rb"^Uid:\t(\d+)", (process / "status").read_bytes(), re.MULTILINE)
+    except OSError:
         return None
+    # The real uid, as that is what kill(2) compares.
+    return int(found[1]) if found and TITLE in title and comm == COMM.encode() else None
 
 
 _descriptions = {

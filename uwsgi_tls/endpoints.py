@@ -6,7 +6,6 @@ nobody may open for us stay as they were: whoever can close his own files must n
 revoked.
 """
 
-import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -22,7 +21,7 @@ from uwsgi_tls.logs import line
 from uwsgi_tls.options import Config
 from uwsgi_tls.passphrases import Passphrases
 from uwsgi_tls.privileges import Identity
-from uwsgi_tls.trusted_path import open_trusted, open_unlinked
+from uwsgi_tls.trusted_path import open_unlinked
 from uwsgi_tls.vhosts import Reader
 from uwsgi_tls.worker import Listener
 
@@ -121,16 +120,11 @@ class Endpoints:
 def open_at_start(path: str, identity: Identity | None) -> int:
     """A descriptor for reading, opened by root, who is about to become `identity`. Raises OSError.
 
-    What others could have put there is opened with the rights of that user, or he would choose what root reads for him;
-    and if he may not read it, by root if no link leads to it.
+    It is opened with the rights of that user, or he could choose what root reads for him; what he may not read, by root
+    if nobody else can have put it there, or no link of anybody else's leads to it.
     """
     if identity is None:
         return certificates.open_file(path)
-    try:
-        return open_trusted(path)
-    except OSError as error:
-        if error.errno != errno.EPERM:
-            raise
     with suppress(PermissionError), privileges.acting_as(identity):
         return certificates.open_file(path)
     return open_unlinked(path)

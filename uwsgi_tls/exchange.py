@@ -47,7 +47,6 @@ class Exchange:
         "_room",
         "_source",
         "_taken",
-        "_taken_in_all",
         "body",
         "connection",
         "head",
@@ -84,7 +83,6 @@ class Exchange:
         self._source: Source | None = None
         self._lock: threading.Lock | nullcontext[None] = _ALONE
         self._pace: Pace | None = None  # of a client that has not taken all at once
-        self._taken_in_all = 0  # bytes, since then
         self._room: threading.Condition | None = None  # for a producer that is far ahead of its client
         self._patience = 0.0  # seconds that it still waits
         self._taken = 0  # bytes that the client has taken since its patience was full
@@ -316,8 +314,7 @@ class Exchange:
         limits = connection.service.limits
         if self._pace is None:
             self._pace = Pace(connection.service.lounge.now, limits.write, limits.write_rate)
-            self._taken_in_all = 0
-        connection.wait_to_write(self._drain, progress, self._pace.latest(self._taken_in_all))
+        connection.wait_to_write(self._drain, progress, self._pace.latest)
 
     def _drain(self, events: int) -> None:
         """The client has read some: sends on. A step of the connection."""
@@ -340,7 +337,8 @@ class Exchange:
                 self._earn_patience(taken)
                 self._room.notify()
             if not empty:
-                self._taken_in_all += taken
+                if self._pace is not None:
+                    self._pace.moved(connection.service.lounge.now, taken)
                 self._park(progress=taken > 0)
                 return False
             source.close()

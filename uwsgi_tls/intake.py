@@ -24,7 +24,7 @@ class Intake:
         self._limit = limits.body_bytes
         self._decoder = ChunkedDecoder() if length < 0 else None
         self._pace = Pace(now, limits.body, limits.body_rate, limits.body_time)
-        self.deadline = self._pace.deadline(now, 0)
+        self.deadline = self._pace.deadline(now)
 
     @property
     def chunked(self) -> bool:
@@ -39,7 +39,8 @@ class Intake:
         before = self.body.size
         whole = self._gather(data)
         if self.body.size > before:
-            self.deadline = self._pace.deadline(now, self.body.size)
+            self._pace.moved(now, self.body.size - before)
+            self.deadline = self._pace.deadline(now)
         return whole
 
     def _gather(self, data: bytes) -> bool:

@@ -20,9 +20,11 @@ from uwsgi_tls import hello, refusals, rfc2253
 RECORD_BYTES = 16384  # RFC 8446, 5.1: a read of this size leaves nothing decrypted behind in OpenSSL
 
 _MODE_AUTO_RETRY = 0x4  # which not every version of pyOpenSSL names; ssl.h
+_TLSEXT_ERR_OK, _TLSEXT_ERR_NOACK = 0, 3  # tls1.h
 
 _NEEDED = (
     "OPENSSL_free",
+    "SSL_CTX_set_tlsext_servername_callback",
     "SSL_clear_mode",
     "SSL_get_verify_result",
     "SSL_read",
@@ -61,24 +63,29 @@ def server_connection(context: SSL.Context, sock: RawSocket, resumes: bool = Tru
     conn = SSL.Connection(context, sock)  # type: ignore[arg-type]  # all it needs is fileno()
     _lib.SSL_clear_mode(_ssl(conn), _MODE_AUTO_RETRY)
     if not resumes:
-        _take_no_ticket(conn)
+        _lib.SSL_set_options(_ssl(conn), SSL.OP_NO_TICKET)
     conn.set_accept_state()
     return conn
 
 
-def prolong_no_proof(conn: SSL.Connection) -> None:
-    """Call it in the middle of a handshake: a session that carries a certificate gets no new ticket.
+def renew_no_ticket(context: SSL.Context) -> None:
+    """Has a session last no longer than the first ticket that was given for it.
 
-    In TLS 1.3 each resumption brings tickets that begin the time of the session anew, so that a client would never have
-    to show its chain again. No version of cryptography has SSL_set_num_tickets(3); instead OpenSSL sends a ticket that
-    names an entry of the cache, which we do not have. It opens nothing, and the client's next handshake is a full one.
+    In TLS 1.3 each resumption brings a ticket that begins the time of the session anew, so a client need never show its
+    chain again. No version of cryptography has SSL_set_num_tickets(3). But OpenSSL sends none where this callback turns
+    tickets off, which comes right after one was taken, with or without a name (extensions.c, final_server_name).
     """
-    if resumed(conn) and conn.get_peer_certificate() is not None:
-        _take_no_ticket(conn)
+    _lib.SSL_CTX_set_tlsext_servername_callback(context._context, _AFTER_TICKET)
 
 
-def _take_no_ticket(conn: SSL.Connection) -> None:
-    _lib.SSL_set_options(_ssl(conn), SSL.OP_NO_TICKET)
+def _after_ticket(ssl: Any, alert: Any, argument: Any) -> int:
+    if not _lib.SSL_session_reused(ssl):
+        return _TLSEXT_ERR_NOACK  # as without a callback
+    _lib.SSL_set_options(ssl, SSL.OP_NO_TICKET)
+    return _TLSEXT_ERR_OK
+
+
+_AFTER_TICKET = _ffi.callback("int (*)(SSL *, int *, void *)", _after_ticket)  # OpenSSL itself does not keep it alive
 
 
 def receive(conn: SSL.Connection) -> bytes:
@@ -121,7 +128,7 @@ def has_asked_for(conn: SSL.Connection, name: str | None) -> bool:
     asked = conn.get_servername()
     if asked is None:
         return name is None or resumed(conn)
-    return name is not None and hello.host_name(asked) == name
+    return hello.host_name(asked) == name
 
 
 def resumed(conn: SSL.Connection) -> bool:

@@ -81,7 +81,7 @@ class Tunnel:
         self._drive(self._node_ready, events)
 
     def client_ready(self, events: int) -> None:
-        if events & GONE:  # it may be heard while nothing can be read or written, and would be again and again
+        if events & GONE and not events & select.EPOLLIN:  # else reading tells, after what it has said last
             return self._connection.close()
         self._drive(self._client_ready)
 
@@ -197,8 +197,11 @@ class Tunnel:
         reads_client = not (self._up or self._up_over or self._client_ended)
         client = (self._wants_to_read if reads_client else 0) | (self._wants_to_write if self._down else 0)
         node = (WRITE if self._up else 0) | (READ if not (self._down or self._node_ended) else 0)
-        # Also a client of whom nothing is wanted now may leave.
-        lounge.park(connection.fd, connection, client or GONE)
+        if client or not self._client_ended:
+            lounge.park(connection.fd, connection, client or GONE)  # also one of whom nothing is wanted now may leave
+        elif connection.armed:
+            # It has taken its leave politely, and what it has said last still goes to the node.
+            lounge.unwatch(connection.fd, connection)
         if node:
             lounge.park(self.fd, self, node)
         elif self.armed:
@@ -209,7 +212,7 @@ class Tunnel:
         self._connection.finish()
 
     def _renew(self) -> None:
-        """Something has moved. The client is always parked, and often the node as well: both have the deadline."""
+        """Something has moved. Whichever of the two waiters is parked has the deadline, and often both are."""
         service, seconds = self._connection.service, self._seconds
         if self._client_ended or self._node_ended:
             seconds = min(seconds, HALF_CLOSED_SECONDS)

@@ -6,8 +6,7 @@ that began elsewhere can be resumed there, whatever its client shows (CVE-2025-2
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from uwsgi_tls import certificates, contexts, policy, sites
@@ -28,7 +27,7 @@ class Reader:
     read: Read = certificates.read_file
     passphrases: Passphrases = certificates.no_passphrases
     names_in: Callable[[str, str], list[str]] = certificates.read_names
-    known: Known = MappingProxyType({})
+    known: Known = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

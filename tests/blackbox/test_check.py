@@ -183,3 +183,25 @@ def test_warnings_are_said(place: Path) -> None:
     done = check(place / "x.ini")
     assert done.returncode == 0, done
     assert "lazy-apps" in done.stdout or "vacuum" in done.stdout, done.stdout
+
+
+@pytest.mark.skipif(not is_root, reason="root alone may read what others may not")
+@pytest.mark.parametrize("what", ["link", "file"])
+def test_a_key_in_a_users_directory(place: Path, what: str) -> None:
+    """Root's own is read if it lies there itself; what a link of the user's leads to is not."""
+    issue(place, "own", common_name("server.lab"), pki().ca)
+    (place / "user").mkdir()
+    for kind in ("crt", "key"):
+        if what == "link":
+            (place / "user" / f"site.{kind}").symlink_to(f"../own.{kind}")
+        else:
+            (place / f"own.{kind}").rename(place / "user" / f"site.{kind}")
+    os.chown(place / "user", 33, 33)
+    files = f"{place}/user/site.crt,{place}/user/site.key"
+    done = check("--https", f"{loopback()}:{PORT},{files}")
+    if what == "file":
+        assert (done.returncode, done.stderr) == (0, "")
+    else:
+        assert (done.returncode, done.stdout) == (1, "")
+        (line,) = done.stderr.splitlines()
+        assert f"key {place}/user/site.key: {place}/user/site.key is a symbolic link (or has a second name)" in line

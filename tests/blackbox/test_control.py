@@ -160,8 +160,9 @@ def victim() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         (["tail", "/var/log/uwsgi-tls master (1).log"], "uwsgi-tls"),
         (["uwsgi-tls master (generation 1, workers 1): serving"], ""),
         (["uwsgi-tls worker 1"], "uwsgi-tls"),
+        (["uwsgi-tls master (generation 1, workers 1): serving"], "uwsgi-tl\xe9"),
     ],
-    ids=["argument", "argv[0] alone", "worker"],
+    ids=["argument", "argv[0] alone", "worker", "another comm"],
 )
 def test_what_is_called_a_little_like_a_master(
     tmp_path: Path, victim: Callable[..., subprocess.Popen[bytes]], arguments: list[str], comm: str

@@ -502,6 +502,7 @@ def test_names_come_and_go_with_a_reload(public_directory: Path) -> None:
         put("b.lab")
         (directory / "a.lab.crt").unlink()
         reload("generation 2 is serving")
+        daemon.wait_for_line(r"worker 1 .* ended")  # until then it may have the next connection
         assert [client.ask((host, PORT), name).name for name in names] == ["server.lab", "b.lab"]
         (directory / "c.lab.crt").write_text("nothing\n")
         reload(r"reload failed, generation 2 stays: sni-dir = .*: certificate .*/c\.lab\.crt: is not PEM")

@@ -204,7 +204,7 @@ def test_ways_back_to_root(self_signed: SeedPki, public_directory: Path) -> None
         answer = curl(f"https://{SERVER_NAME}/?{self_signed.key}", *self_signed.curl_server, host=host)
         assert answer.returncode == 0, f"{answer.stderr}\n{server.log}"
         attempts, end = json.JSONDecoder().raw_decode(answer.stdout)
-        assert set(attempts.values()) == {"PermissionError"}, attempts
+        assert {name: outcome for name, outcome in attempts.items() if outcome != "PermissionError"} == {}
         programs = json.loads(answer.stdout[end:])
         assert programs["uid"] == pwd.getpwnam(USER).pw_uid
         assert programs["su"].strip() != "0"

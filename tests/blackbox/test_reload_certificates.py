@@ -257,6 +257,118 @@ def test_a_watch_without_a_monitor_reloads_nothing_in_vain(own: Path) -> None:
         assert reloads(daemon) == 0
 
 
+def revoked(own: Path) -> None:
+    (own / "crl.pem").write_bytes(revocation_list(pki().ca, [pki().client]))
+
+
+def is_let_in(host: str) -> bool:
+    return clients(pki().client)[1].ask((host, PORT), "server.lab").status == 200
+
+
+ASKING = ("--ssl-crl", "crl.pem")
+ASKING_FILES = "s.crt,s.key,,!ca.crt"
+
+
+@pytest.fixture
+def asking(own: Path) -> Path:
+    """With what it takes to ask clients for a certificate, nobody's being revoked yet."""
+    certify(own)
+    shutil.copyfile(pki().ca.crt, own / "ca.crt")
+    (own / "crl.pem").write_bytes(revocation_list(pki().ca))
+    return own
+
+
+def test_a_file_that_changes_all_the_time_holds_no_revocation_up(asking: Path) -> None:
+    issued = certify(asking, "other", "other.lab")
+    more = ("--touch-reload-certs", "--sni", "other.lab other.crt,other.key", *ASKING)
+    with serving(asking, *more, files=ASKING_FILES) as (daemon, host):
+        ended = threading.Event()
+
+        def touch() -> None:
+            while not ended.wait(0.3):
+                os.utime(issued.crt)
+
+        thread = threading.Thread(target=touch)
+        thread.start()
+        try:
+            assert is_let_in(host)
+            revoked(asking)
+            daemon.wait_for_line("generation 2 is serving")
+            wait_until(lambda: not is_let_in(host), SEEN_SECONDS, lambda: daemon.log)
+        finally:
+            ended.set()
+            thread.join()
+
+
+# --- a pair that may not be read ----------------------------------------------------------------
+
+
+def test_roots_key_in_the_users_directory() -> None:
+    """As /home/roberto/foobar.key: the start reads it, a reload does not, and the pid file there does its work."""
+    with open_directory() as home:
+        issued = certify(home)
+        shutil.chown(home, "www-data")
+        with serving(home, "--pidfile", "a.pid") as (daemon, host):
+            certify(home)
+            reload = subprocess.run(command("reload", "--pidfile", home / "a.pid"), timeout=SECONDS, check=False)
+            assert reload.returncode == 0
+            daemon.wait_for_line("generation 2 is serving")
+            daemon.wait_for_line(r"s\.key: others than root may change /tmp, .* s\.crt and its key stay as they were")
+            assert served(host) == issued.pem
+
+
+def test_a_key_that_may_not_be_read_holds_no_revocation_up(asking: Path) -> None:
+    """Without a monitor, certificate and key stay as they were; all else is as the files have it."""
+    with open_directory() as public:
+        for file in ("ca.crt", "crl.pem"):
+            shutil.move(asking / file, public / file)
+        (public / "crl.pem").chmod(0o644)
+        (public / "ca.crt").chmod(0o644)
+        old = (asking / "s.crt").read_text()
+        files = f"s.crt,s.key,,!{public}/ca.crt"
+        with serving(asking, "--no-monitor", "--ssl-crl", f"{public}/crl.pem", files=files) as (daemon, host):
+            assert is_let_in(host)
+            revoked(public)
+            hang_up(daemon, 2)
+            daemon.wait_for_line(r"certificate s\.crt and its key stay as they were")
+            assert not is_let_in(host)
+            assert clients(pki().client_other_ca)[1].ask((host, PORT), "server.lab").error
+            assert served_anyway(host) == old
+            for file in ("crl.pem", "ca.crt"):
+                (public / file).chmod(0o600)
+                reason = fail_to_reload(daemon)
+                assert f"reload failed, generation 2 stays: https = {host}:{PORT}" in reason
+                assert f"{public}/{file}: permission denied (read as uid 33)" in reason
+                (public / file).chmod(0o644)
+            hang_up(daemon, 3)
+
+
+def served_anyway(host: str) -> str:
+    """The certificate, PEM, of a server that lets nobody in: its own comes before it looks at ours."""
+    words = ["openssl", "s_client", "-connect", f"{host}:{PORT}", "-showcerts"]
+    said = subprocess.run(words, input="", capture_output=True, text=True, timeout=SECONDS, check=False).stdout
+    found = re.search(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----\n", said, re.DOTALL)
+    assert found
+    return found[0]
+
+
+def test_a_tenant_who_closes_his_key_holds_nobody_up(asking: Path) -> None:
+    with open_directory() as public:
+        certify(public, "tenant", "tenant.lab")
+        for path in (public, *public.iterdir()):
+            shutil.chown(path, "nobody")
+            path.chmod(0o755 if path == public else 0o644)
+        tenant = f"tenant.lab {public}/tenant.crt,{public}/tenant.key"
+        with serving(asking, "--sni", tenant, *ASKING, files=ASKING_FILES) as (daemon, host):
+            (public / "tenant.key").chmod(0o600)
+            revoked(asking)
+            new = certify(asking)
+            hang_up(daemon, 2)
+            daemon.wait_for_line(f"certificate {public}/tenant.crt and its key stay as they were")
+            assert not is_let_in(host)
+            assert served_anyway(host) == new.pem
+
+
 # --- without a monitor --------------------------------------------------------------------------
 
 

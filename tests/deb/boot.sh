@@ -11,14 +11,17 @@ case $1 in
 systemd) set -- "$@" --boot ;;
 # The package is there before the first boot, as on a system that is switched on again.
 sysvinit)
+    mkdir -p $machine/dev
     mount -t proc proc $machine/proc
+    mount --rbind /dev $machine/dev
     chroot $machine sh "/mnt/$2" prepare
-    umount $machine/proc
+    umount -l $machine/proc $machine/dev
     set -- "$@" /sbin/init 2
     ;;
 esac
 script=$2
 shift 2
+[ -s /etc/machine-id ] || tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
 # No bus and no machined here to register with.
 setsid systemd-nspawn --quiet --register=no --keep-unit --private-network --console=pipe --machine=test --directory=$machine \
     "$@" </dev/null >/tmp/boot.log 2>&1 &

@@ -3,7 +3,6 @@
 # A check is a function that fails when a command in it does. README.md says what the numbers mean.
 
 passed=0 failed=0
-exec 3>&1
 
 check() { # NUMBER FUNCTION
     # Not in a condition, where set -e would have no effect in the function.
@@ -11,14 +10,14 @@ check() { # NUMBER FUNCTION
     (
         set -eux
         "$2"
-    ) >"/tmp/check.log" 2>&1
+    ) >"/root/check.log" 2>&1
     if [ $? = 0 ]; then
         passed=$((passed + 1))
-        echo "ok     $1 $2$(sed -n 's/^note: / /p' /tmp/check.log | tr -d '\n')"
+        echo "ok     $1 $2$(sed -n 's/^note: / /p' /root/check.log | tr -d '\n')"
     else
         failed=$((failed + 1))
         echo "FAILED $1 $2"
-        sed 's/^/       | /' /tmp/check.log | tail -n 20
+        sed 's/^/       | /' /root/check.log | tail -n 20
     fi
 }
 

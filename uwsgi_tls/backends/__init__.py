@@ -1,1 +1,1 @@
-"""What answers requests: servers behind us (uwsgi protocol or HTTP), a WSGI application in the worker, or the built-in page."""
+"""What answers requests: servers behind us (uwsgi protocol or HTTP), a WSGI application, or the built-in page."""

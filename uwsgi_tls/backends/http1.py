@@ -76,14 +76,18 @@ class HttpProtocol:
         exchange.variables, exchange.variables_size = len(fields), len(packet)
         return packet
 
-
     def _keeps(self, exchange: Exchange) -> bool:
         """Whether the connection may serve again.
 
         What a node leaves unread of a body, or says after the answer to HEAD, must be neither a request nor an answer.
         """
         head, body = exchange.head, exchange.body
-        return self.idle_seconds > 0 and not (body is not None and body.size) and head is not None and head.method != "HEAD"
+        return (
+            self.idle_seconds > 0
+            and not (body is not None and body.size)
+            and head is not None
+            and head.method != "HEAD"
+        )
 
 
 def origin_form(head: RequestHead) -> str:

@@ -1,7 +1,9 @@
 """Connections to nodes that have answered and wait for the next request (RFC 9112, 9.3).
 
 Each is parked in the lounge: a node that closes one, or says something unasked, is heard, and the connection is gone.
-So what a node has left over can never become the answer to another client.
+What a node says only after the next request was sent, nobody can tell from its answer. So a connection comes here only
+where an honest node can have nothing left over: its request had no body, and its answer had one, which was read to the
+end that the node itself had announced (`answer.py`, `upstream.py`).
 """
 
 from _socket import socket as RawSocket
