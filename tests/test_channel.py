@@ -123,6 +123,23 @@ def test_records_made_by_hand(pair: Pair) -> None:
     assert pair.client.receive() == b""
 
 
+def test_a_farewell_that_has_no_room_is_said_later(pair: Pair) -> None:
+    """Without it a client could not tell that a response that ends with the connection is whole."""
+    sent, record = 0, bytes(16384)
+    while pair.channel.send(record):
+        sent += len(record)
+    sent -= len(pair.client.receive())
+    assert pair.channel.send(record) == len(record), "and now the socket is full, with nothing that waits in OpenSSL"
+    sent += len(record)
+    assert pair.channel.shutdown() is False
+    assert pair.channel.want == WRITE
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(lambda: sum(len(block) for block in iter(pair.client.receive, b"")))
+        while not pair.channel.shutdown():
+            assert select.select([], [pair.sock], [], SECONDS)[1], "the client does not read"
+        assert read.result(SECONDS) == sent
+
+
 def test_each_key_update_is_a_turn(pair: Pair) -> None:
     """However many are queued, one call reads one: between two calls other connections have their turn."""
     pair.client.sock.sendall(pair.client.key_updates(50))

@@ -43,6 +43,8 @@ class Guest:
         self.scene = scene
         self.fd = next(fds)
         self.idle_from = idle_from
+        self.owes = NEVER
+        self.too_many = False
         self.left = False
         self.crashes = 0
         if parked:
@@ -54,6 +56,12 @@ class Guest:
 
     def crashed(self) -> None:
         self.crashes += 1
+
+    def owes_from(self) -> float:
+        return self.owes
+
+    def unwanted(self) -> bool:
+        return self.too_many
 
     def waits_for(self) -> str:
         return "idle"
@@ -162,6 +170,49 @@ def test_who_has_become_busy_meanwhile_stays(clock: SimpleNamespace) -> None:
     assert len(scene.room.parked) == 100
 
 
+def test_who_is_slow_to_ask_gives_way_when_all_is_taken(clock: SimpleNamespace) -> None:
+    """In a handshake or a head: not before, for its link may be slow; and not to somebody who is idle."""
+    scene = Scene()
+    slow = scene.guests(99)
+    for number, guest in enumerate(slow):
+        guest.owes = 900.0 + number + (0.9 if number == 98 else 0)
+    assert scene.crowd.has_room()
+    assert not any(guest.left for guest in slow)
+    (idle,) = scene.guests(1, idle_from=995.0)
+    clock.now += LOOK_SECONDS
+    assert scene.crowd.has_room()
+    assert idle.left
+    assert not any(guest.left for guest in slow)
+    scene.guests(1)
+    clock.now += LOOK_SECONDS
+    assert scene.crowd.has_room()
+    assert [guest.left for guest in slow] == [True] * 6 + [False] * 93
+    assert scene.crowd.idle_told == 7
+    assert "slow to ask" in clock.said[1]
+
+
+def test_who_was_slow_and_has_asked_meanwhile_stays(clock: SimpleNamespace) -> None:
+    scene = Scene(8)
+    guests = scene.guests(8)
+    for guest in guests:
+        guest.owes = 999.5
+    assert not scene.crowd.has_room(), "its words may be on their way"
+    clock.now += 1
+    guests[0].owes = NEVER
+    assert scene.crowd.has_room()
+    assert (guests[0].left, sum(guest.left for guest in guests)) == (False, 1)
+
+
+def test_one_too_many_of_its_client_gives_way_first(clock: SimpleNamespace) -> None:
+    """However short it has been here."""
+    scene = Scene(per_client=2)
+    idle, unwanted = scene.guests(50, idle_from=900.0), scene.guests(40)
+    for guest in unwanted:
+        guest.too_many = True
+    assert scene.crowd.has_room()
+    assert (sum(guest.left for guest in idle), sum(guest.left for guest in unwanted)) == (0, 6)
+
+
 def test_a_defect_costs_one_guest(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: Guest) -> None:
         raise ZeroDivisionError
@@ -201,6 +252,14 @@ def test_the_oldest_handshakes_give_way(clock: SimpleNamespace) -> None:
     assert [number for number, guest in enumerate(guests) if guest.left] == [0, 2], "a thread has the second"
     assert len(clock.said) == 1
     assert "https-max-handshakes" in clock.said[0]
+
+
+def test_handshakes_never_take_more_than_half_of_the_places(clock: SimpleNamespace) -> None:
+    scene = Scene(connections=8, handshakes=1000)
+    guests = [Guest(scene) for _ in range(5)]
+    for guest in guests:
+        scene.crowd.arrived(guest)
+    assert [guest.left for guest in guests] == [True] + [False] * 4
 
 
 def test_a_handshake_keeps_its_place_when_it_becomes_a_connection(clock: SimpleNamespace) -> None:

@@ -602,6 +602,38 @@ def test_who_has_deferred_is_not_woken_meanwhile() -> None:
     assert (len(guest.calls), done) == (1, ["deferred"])
 
 
+def test_what_is_deferred_twice_between_two_waits() -> None:
+    """It was not parked in between, and epoll knows it no more."""
+    room = Lounge(1)
+    done: list[str] = []
+
+    def again() -> None:
+        done.append("first")
+        room.defer(guest.fd, guest, finish)
+
+    def finish() -> None:
+        done.append("second")
+        room.closed = True
+
+    guest = Guest(room, then=lambda guest: room.defer(guest.fd, guest, again))
+    guest.peer.send(b"x")
+    guest.park()
+    room.serve()
+    assert done == ["first", "second"]
+
+
+def test_a_defect_of_what_is_deferred_is_not_taken_for_an_empty_queue() -> None:
+    room = Lounge(1)
+    late = Guest(room)
+
+    def fail() -> None:
+        raise IndexError("of its own")
+
+    room.defer(late.fd, late, fail)
+    with pytest.raises(IndexError, match="of its own"):
+        room.serve()
+
+
 def test_deferred_work_is_done_though_others_are_always_ready() -> None:
     room = Lounge(2)
     done: list[str] = []

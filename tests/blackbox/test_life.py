@@ -511,7 +511,7 @@ def test_reload_with_a_key_that_may_not_be_read() -> None:
         install(pki().server, directory)
         close_key(directory)
         hang_up(daemon, 2)
-        (reason,) = [line for line in daemon.lines if "certificates and keys stay as they were: " in line]
+        (reason,) = [line for line in daemon.lines if line.endswith("certificate s.crt and its key stay as they were")]
         assert "key s.key: " in reason
         if is_root:  # and the monitor does not either, where others may put a file
             assert "others than root may change /tmp" in reason

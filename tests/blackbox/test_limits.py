@@ -196,7 +196,7 @@ def test_at_the_limit_the_accept_loop_rests() -> None:
     with site("--worker-connections", "8") as here, contextlib.ExitStack() as stack:
         busy = [stack.enter_context(here.client()) for _ in range(8)]
         for sock in busy:
-            sock.sendall(b"GET / HTTP/1.1\r\nX-Never-Ends: ")
+            sock.sendall(post("/body", b"xyz")[:-1])
         waiting = [stack.enter_context(here.connect()) for _ in range(30)]
         here.wait_for_line("is full and accepts nobody until somebody leaves: 8 connections")
         assert_rests(here.worker)
@@ -210,7 +210,7 @@ def test_at_the_limit_the_accept_loop_rests() -> None:
         busy[3].close()
         thread.join(PROMPTLY_SECONDS)
         assert answers == [200]
-        busy[4].sendall(b"x\r\nHost: h\r\n\r\n")
+        busy[4].sendall(b"z")
         assert status_of(busy[4]) == 200
         assert here.lines("is full") == 1
 
@@ -251,6 +251,37 @@ def test_hardly_any_descriptors(through: str) -> None:
         assert here.daemon.wait_for_workers(1)[0].pid == here.worker.pid
         assert here.lines("Too many open files") == 0
         assert here.lines("is full") + here.lines("give way") < 4
+
+
+@pytest.mark.parametrize("options", [(), ("--connections-per-client", "2")], ids=["any number", "two each"])
+@pytest.mark.parametrize("words", ["hello", "head"])
+def test_clients_that_never_ask_keep_nobody_out(options: tuple[str, ...], words: str) -> None:
+    """Who has begun a handshake or a head, and no more, gives way where all is taken: to somebody else, and soon."""
+    with site("--worker-connections", "16", *options) as here, contextlib.ExitStack() as stack:
+        for _ in range(16):
+            if words == "hello":
+                stack.enter_context(here.connect("127.0.0.9")).sendall(hello())
+            else:
+                stack.enter_context(here.client("127.0.0.9")).sendall(b"G")
+        for _ in range(5):
+            assert here.asks() == 200
+        assert here.lines("is full") <= 1
+
+
+@needs_root
+def test_who_is_one_too_many_is_gone_soon() -> None:
+    """Told 429 if it asks in time, and not waited for like the others."""
+    with site("--connections-per-client", "1") as here, here.client() as first:
+        others = [here.connect(), here.connect(), here.client()]
+        others[1].sendall(hello())
+        others[2].sendall(b"GET /")
+        began = time.monotonic()
+        for sock in others:
+            with sock, contextlib.suppress(OSError):
+                read_to_end(sock)
+        assert time.monotonic() - began < 5
+        first.sendall(get("/"))
+        assert status_of(first) == 200
 
 
 # --- https-max-handshakes ---------------------------------------------------------------------
