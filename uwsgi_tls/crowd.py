@@ -30,7 +30,7 @@ class Guest(Waiter, Protocol):
     idle_from: float  # since when nothing is under way (time.monotonic() seconds), or NEVER
 
     def owes_from(self) -> float:
-        """Since when a handshake or a head has been under way (time.monotonic() seconds), or NEVER; any thread may ask."""
+        """Since when (time.monotonic() seconds) a handshake or a head is under way, or NEVER. Any thread may ask."""
 
     def unwanted(self) -> bool:
         """Whether its client has too many connections: it is only told so. Any thread may ask."""
@@ -162,14 +162,15 @@ class Crowd:
             )
         if slow:
             self._say_slow(
-                f"all of {self._limit} connections (worker-connections) are busy: clients that are slow to ask give way,"
+                f"all {self._limit} connections (worker-connections) are taken: who is slow to ask gives way,"
                 f" {self.idle_told} so far"
             )
 
     def _tell_first(self, count: int, since: Callable[[Guest], float], latest: float) -> int:
         """Has at most `count` give way, of those for whom `since` is no later than `latest`, the earliest first."""
         found = [guest for guest in list(self.guests) if since(guest) <= latest]
-        return sum(self._tell(each, lambda guest: since(guest) <= latest) for each in heapq.nsmallest(count, found, since))
+        first = heapq.nsmallest(count, found, since)
+        return sum(self._tell(each, lambda guest: since(guest) <= latest) for each in first)
 
     def _end_oldest_handshakes(self) -> None:
         batch = max(1, self._max_handshakes // BATCH_PART)
