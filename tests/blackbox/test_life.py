@@ -298,7 +298,8 @@ def hang_up(daemon: Daemon, generation: int) -> None:
 
     def old_ones_have_gone() -> bool:
         titles = [process.title() for process in daemon.tree()]
-        return all(f"generation {generation}" in title for title in titles if "monitor" not in title)
+        of_it = all(f"generation {generation}" in title for title in titles if "monitor" not in title)
+        return of_it and not zombies(daemon)
 
     wait_until(old_ones_have_gone, SECONDS, lambda: f"{[p.title() for p in daemon.tree()]}\n{daemon.log}")
 
