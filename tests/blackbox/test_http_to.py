@@ -733,6 +733,7 @@ def test_bad_answers(directory: Path, behave: Callable[[Call], None], status: in
         node.behave = Call.answer
         assert client.get("/good").body == b"ok\n"
         server.wait_for_line(f"GET /bad .*{status}: .*{reason}", seconds=5)
+        server.wait_for_line("GET /good => ", seconds=5)  # the others stand before it
         assert len(re.findall(r"GET /bad => .*\(HTTP/1.1 502\)", server.log)) == 2
 
 
