@@ -515,7 +515,7 @@ def test_a_response_that_does_not_fit_on_the_disk() -> None:
 @needs_root
 def test_an_answer_that_does_not_fit_on_the_disk_is_read_later() -> None:
     """Several clients that do not read: the node waits, nobody is cut, and each has every byte in the end."""
-    size = 10_000_000
+    size = 3_000_000  # in pieces of 4 KB, each of which waits for the client
     sent = [0]
 
     def behave(call: Call) -> None:
