@@ -163,7 +163,8 @@ def test_the_other_half_of_a_key_update(thinker: Thinker) -> None:
 
 def test_a_flood_of_key_updates_holds_nobody_up(tmp_path: Path) -> None:
     """The one thread takes them one by one, and answers a polite client between them."""
-    with serving(tmp_path) as site, connect(site.address) as client, site.connect() as polite:
+    patient = ("--max-requests-per-connection", "0")  # the polite client asks as often as it is answered
+    with serving(tmp_path, "", *patient) as site, connect(site.address) as client, site.connect() as polite:
         flood = client.key_updates(FLOOD) + client.sealer.record(get("/"), APPLICATION_DATA)
 
         def hostile() -> bytes:
