@@ -16,7 +16,7 @@ LAYERS = (
     "lounge crowd channel intake sources service farewell access exchange connection tunnel arrival vhosts"
     " backends census stats",
     "worker",
-    "endpoints supervisor master",
+    "endpoints respawn workers supervisor master",
     "check help man completion control cli __main__",
 )
 LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in names.split()}

@@ -5,21 +5,22 @@ Real processes and real signals: blackbox/test_life.py.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
 
-from uwsgi_tls import supervisor, watch, worker
+from uwsgi_tls import respawn, supervisor, watch, worker, workers
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.options import Config
-from uwsgi_tls.supervisor import Supervisor, Worker
+from uwsgi_tls.supervisor import Supervisor
 from uwsgi_tls.worker import Task
+from uwsgi_tls.workers import Worker, Workers
 
 EXITED = 0x100  # wait(2) statuses
 DIED_OF_22 = 22 << 8
@@ -31,6 +32,27 @@ class Clock:
 
     def monotonic(self) -> float:
         return self.now
+
+
+class Entries(Workers):
+    """Workers that are entries only: pids are made up, and what would be sent to them is noted."""
+
+    fleet: Fleet
+
+    def spawn(self, task: Task, number: int, generation: int) -> None:
+        self.fleet.spawned.append((number, generation))
+        pid = len(self.fleet.theirs) + 1
+        ours, self.fleet.theirs[pid] = socket.socketpair()
+        slot = self._scoreboard.take()
+        self._by_pid[pid] = Entry(number, generation, pid, ours, self.fleet.clock.monotonic(), slot, fleet=self.fleet)
+
+
+@dataclass(slots=True)
+class Entry(Worker):
+    fleet: Fleet = None  # type: ignore[assignment]  # it is always given
+
+    def signal(self, number: signal.Signals) -> None:
+        self.fleet.signals.append((self.number, number.name))
 
 
 class Fleet(Supervisor):
@@ -60,21 +82,14 @@ class Fleet(Supervisor):
             monitor=self.monitor,  # type: ignore[arg-type]
             watch=self.watch,  # type: ignore[arg-type]
         )
+        self._workers = Entries(self._scoreboard, lambda: None)
+        self._workers.fleet = self
 
     def reopen(self) -> list[str]:
         self.reopened += 1
         if self.reopen_fails:
             raise ConfigError("https", "=0,a,b", self.reopen_fails)
         return [f"certificates of {self.reopened + 1}"]
-
-    def _spawn(self, number: int) -> None:
-        self.spawned.append((number, self._coming))
-        pid = len(self.theirs) + 1
-        ours, self.theirs[pid] = socket.socketpair()
-        self._workers[pid] = Worker(number, self._coming, pid, ours, self.clock.monotonic(), self._scoreboard.take())
-
-    def _signal(self, child: Worker, number: signal.Signals) -> None:
-        self.signals.append((child.number, number.name))
 
     def _title(self, state: str) -> None:
         self.title = state
@@ -89,7 +104,7 @@ class Fleet(Supervisor):
         """The worker of this number that is not retiring."""
         (found,) = (
             child
-            for child in self._workers.values()
+            for child in self._workers
             if child.number == number and not child.retiring and generation in (None, child.generation)
         )
         return found
@@ -100,11 +115,11 @@ class Fleet(Supervisor):
         self._hear()
 
     def dies(self, child: Worker, status: int = KILLED) -> None:
-        self._buried(self._workers.pop(child.pid), status)
+        self._buried(*self._workers._buried(child.pid, status))
 
     def numbers(self) -> list[tuple[int, int]]:
         """Number and generation of all that are there and not on their way out."""
-        return sorted((child.number, child.generation) for child in self._workers.values() if not child.retiring)
+        return sorted((child.number, child.generation) for child in self._workers if not child.retiring)
 
     @property
     def generation(self) -> int:
@@ -121,7 +136,7 @@ class Fleet(Supervisor):
     def close(self) -> None:
         for sock in self.theirs.values():
             sock.close()
-        for child in self._workers.values():
+        for child in self._workers:
             child.channel.close()
 
 
@@ -129,6 +144,7 @@ class Fleet(Supervisor):
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(supervisor, "time", clock)
+    monkeypatch.setattr(workers, "time", clock)
     return clock
 
 
@@ -137,6 +153,7 @@ def starting(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
     """Three workers of which none is ready yet."""
     fleet = Fleet(3, clock)
     monkeypatch.setattr(supervisor, "line", fleet.said.append)
+    monkeypatch.setattr(workers, "line", fleet.said.append)
     fleet.begin()
     yield fleet
     fleet.close()
@@ -147,8 +164,9 @@ def fleet(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
     """Two workers that serve."""
     fleet = Fleet(2, clock)
     monkeypatch.setattr(supervisor, "line", fleet.said.append)
+    monkeypatch.setattr(workers, "line", fleet.said.append)
     fleet.begin()
-    fleet.gets_ready(*fleet._workers.values())
+    fleet.gets_ready(*fleet._workers)
     fleet.spawned.clear()
     yield fleet
     fleet.close()
@@ -177,14 +195,6 @@ def test_a_start_that_fails(starting: Fleet, status: int, expected: int) -> None
     starting.dies(starting.of(3), DIED_OF_22)
     assert starting.over
     assert starting._status == expected
-
-
-@pytest.fixture
-def ignored_sigio() -> Iterator[None]:
-    """The signal of a channel would end the tests: only the real master has it blocked."""
-    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
-    yield
-    signal.signal(signal.SIGIO, before)
 
 
 # --- deaths -----------------------------------------------------------------------------------
@@ -217,7 +227,7 @@ def test_a_worker_that_has_lived_is_replaced_at_once(fleet: Fleet, clock: Clock)
         fleet.dies(fleet.of(1))
         clock.now += 5
         fleet._keep_time()
-    clock.now += supervisor.YOUNG_SECONDS
+    clock.now += respawn.YOUNG_SECONDS
     fleet.spawned.clear()
     fleet.dies(fleet.of(1))
     fleet._keep_time()
@@ -235,45 +245,6 @@ def test_a_successor_that_cannot_start_is_no_failed_start(fleet: Fleet, clock: C
     assert fleet.reports == [0]
 
 
-@pytest.mark.usefixtures("ignored_sigio")
-def test_no_fork(fleet: Fleet, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without memory or room for a process it is tried again, and no descriptor is lost."""
-
-    def refuse() -> NoReturn:
-        raise BlockingIOError(11, "Resource temporarily unavailable")
-
-    before = len(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr(os, "fork", refuse)
-    for _ in range(3):
-        Supervisor._spawn(fleet, 3)
-    assert len(os.listdir("/proc/self/fd")) == before
-    assert fleet.said[-1] == "unable to fork worker 3: [Errno 11] Resource temporarily unavailable"
-    assert fleet._respawn_at[3] == clock.now + 1.0
-
-
-@pytest.mark.usefixtures("ignored_sigio")
-def test_the_channel_gives_its_signal_from_before_the_fork(
-    fleet: Fleet, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A worker may be ready before its master runs again: a word without a signal would be heard an hour later."""
-    made: list[socket.socket] = []
-    pair = socket.socketpair
-
-    def remember() -> tuple[socket.socket, socket.socket]:
-        made.extend(pair())
-        return made[0], made[1]
-
-    def fork() -> int:
-        assert fcntl.fcntl(made[0], fcntl.F_GETFL) & os.O_ASYNC
-        assert fcntl.fcntl(made[0], fcntl.F_GETOWN) == os.getpid()
-        return 4711
-
-    monkeypatch.setattr(supervisor, "socket", SimpleNamespace(socketpair=remember))
-    monkeypatch.setattr(os, "fork", fork)
-    Supervisor._spawn(fleet, 3)
-    assert fleet._workers[4711].number == 3
-
-
 # --- reloads ----------------------------------------------------------------------------------
 
 
@@ -287,7 +258,7 @@ def test_reload(fleet: Fleet) -> None:
     assert fleet.generation == 2
     assert fleet.signals == [(1, "SIGTERM"), (2, "SIGTERM")]
     assert fleet.listeners == "certificates of 2"
-    for child in [child for child in fleet._workers.values() if child.generation == 1]:
+    for child in [child for child in fleet._workers if child.generation == 1]:
         fleet.dies(child, 0)
     fleet._keep_time()
     assert fleet.numbers() == [(1, 2), (2, 2)]
@@ -316,9 +287,9 @@ def test_a_hang_up_while_one_is_under_way_is_taken_up_after_it(fleet: Fleet) -> 
     for _ in range(3):
         fleet._take(signal.SIGHUP)
     assert fleet.spawned == [(1, 2), (2, 2)]
-    fleet.gets_ready(*fleet._workers.values())
+    fleet.gets_ready(*fleet._workers)
     assert fleet.spawned[2:] == [(1, 3), (2, 3)]
-    fleet.gets_ready(*fleet._workers.values())
+    fleet.gets_ready(*fleet._workers)
     assert (fleet.generation, fleet.spawned[4:]) == (3, [])
 
 
@@ -345,7 +316,7 @@ def test_a_change_while_a_reload_is_under_way_is_not_lost(fleet: Fleet, clock: C
     clock.now += watch.LOOK_SECONDS
     fleet._keep_time()
     fleet.watch.has_changed = lambda: True
-    fleet.gets_ready(*fleet._workers.values())
+    fleet.gets_ready(*fleet._workers)
     clock.now += watch.LOOK_SECONDS
     fleet._keep_time()
     assert fleet.spawned[2:] == [(1, 3), (2, 3)]
@@ -377,7 +348,7 @@ def test_reload_that_fails(fleet: Fleet, clock: Clock) -> None:
     assert fleet.numbers() == [(1, 1), (2, 1)]
     assert (fleet.generation, fleet.title) == (1, "serving")
     fleet._take(signal.SIGHUP)
-    fleet.gets_ready(*fleet._workers.values())
+    fleet.gets_ready(*fleet._workers)
     assert fleet.numbers() == [(1, 2), (2, 2)]
 
 
@@ -410,7 +381,7 @@ def test_a_pending_replacement_is_overtaken_by_a_reload(fleet: Fleet, clock: Clo
         fleet._keep_time()
     assert fleet.numbers() == [(2, 1)]
     fleet._take(signal.SIGHUP)
-    fleet.gets_ready(*fleet._workers.values())
+    fleet.gets_ready(*fleet._workers)
     clock.now += 60
     fleet._keep_time()
     assert fleet.numbers() == [(1, 2), (2, 2)]
@@ -439,7 +410,7 @@ class Manager:
 @pytest.fixture
 def manager(fleet: Fleet) -> Manager:
     manager = fleet._notifier = Manager()  # type: ignore[assignment]
-    for child in fleet._workers.values():
+    for child in fleet._workers:
         child.slot.beat(fleet.clock.now)
     return manager
 
@@ -477,8 +448,8 @@ def test_one_that_had_to_wait_is_told_when_it_begins(fleet: Fleet, manager: Mana
     """With Type=notify-reload the manager waits for a RELOADING that is younger than its signal."""
     fleet._take(signal.SIGHUP)
     fleet._take(signal.SIGHUP)
-    fleet.gets_ready(*fleet._workers.values())
-    fleet.gets_ready(*fleet._workers.values())
+    fleet.gets_ready(*fleet._workers)
+    fleet.gets_ready(*fleet._workers)
     states = [status.partition(":")[0] for status in manager.told]
     assert states == ["reloading", "serving", "reloading", "serving"]
 
@@ -497,10 +468,10 @@ def test_a_reload_that_cannot_be_is_told_too(fleet: Fleet, manager: Manager) -> 
         "serving: generation 1, workers 2; last failure: reload failed, generation 1 stays"
     )
     assert len(manager.told) == 4
-    for child in [child for child in fleet._workers.values() if child.retiring]:
+    for child in [child for child in fleet._workers if child.retiring]:
         fleet.dies(child)
     fleet._take(signal.SIGHUP)
-    fleet.gets_ready(*fleet._workers.values())
+    fleet.gets_ready(*fleet._workers)
     assert "last failure" not in manager.told[-1]
 
 
@@ -558,7 +529,7 @@ def test_not_while_one_is_missing_but_while_it_starts(fleet: Fleet, manager: Man
         fleet.dies(fleet.of(1))
         fleet._keep_time()
     assert not alive(fleet, manager)  # the second one has died young, and its successor waits half a second
-    clock.now += supervisor.BACK_OFF_SECONDS
+    clock.now += respawn.BACK_OFF_SECONDS
     fleet._keep_time()
     assert alive(fleet, manager)
     clock.now += 5  # it loads its application
@@ -572,7 +543,7 @@ def test_in_a_reload_both_generations_count_and_afterwards_the_new_one(
     fleet._take(signal.SIGHUP)
     assert alive(fleet, manager)
     clock.now += manager.watchdog
-    for child in fleet._workers.values():
+    for child in fleet._workers:
         if child.number == 1 or child.generation == 2:
             child.slot.beat(clock.now)
     assert not alive(fleet, manager)
@@ -626,7 +597,7 @@ def test_one_that_is_no_longer_wanted_does_not_come_back(fleet: Fleet, clock: Cl
 def test_stop(fleet: Fleet, clock: Clock, number: signal.Signals) -> None:
     fleet._take(number)
     assert fleet.signals == [(1, "SIGTERM"), (2, "SIGTERM")]
-    fleet.dies(next(iter(fleet._workers.values())), 0)
+    fleet.dies(next(iter(fleet._workers)), 0)
     fleet._keep_time()
     assert fleet.spawned == []
     clock.now += 60
@@ -638,7 +609,7 @@ def test_stop(fleet: Fleet, clock: Clock, number: signal.Signals) -> None:
     clock.now += 60
     fleet._keep_time()
     assert len(fleet.signals) == 3
-    fleet.dies(next(iter(fleet._workers.values())))
+    fleet.dies(next(iter(fleet._workers)))
     assert fleet.over
     assert fleet._status == 0
 
@@ -666,7 +637,7 @@ def test_a_stop_in_a_reload(fleet: Fleet) -> None:
     fleet._take(signal.SIGHUP)
     fleet._take(signal.SIGTERM)
     assert sorted(fleet.signals) == [(1, "SIGTERM"), (1, "SIGTERM"), (2, "SIGTERM"), (2, "SIGTERM")]
-    fleet.gets_ready(*fleet._workers.values())
+    fleet.gets_ready(*fleet._workers)
     assert fleet.generation == 1
     assert len(fleet.signals) == 4
 
@@ -703,8 +674,14 @@ def test_it_waits_no_longer_than_it_must(fleet: Fleet, clock: Clock) -> None:
     assert fleet._patience() == 61.0
 
 
-def test_back_off_never_ends(fleet: Fleet, clock: Clock) -> None:
-    """A worker that dies young for days: 2.0 ** 1024 would be too large for a float."""
-    for _ in range(1100):
-        delay = fleet._back_off(1)
-    assert delay == supervisor.BACK_OFF_MOST_SECONDS
+def test_no_fork(fleet: Fleet, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without memory or room for a process it is tried again, and ever later."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(fleet._workers, "spawn", refuse)
+    for _ in range(3):
+        fleet._spawn(3)
+    assert fleet.said[-1] == "unable to fork worker 3: [Errno 11] Resource temporarily unavailable"
+    assert fleet._respawn.moment == clock.now + 1.0

@@ -5,34 +5,28 @@ sigtimedwait(2), a worker's word on its channel comes as SIGIO (fcntl(2), F_SETS
 in time to wait for; so nothing can interrupt it half-way, get lost in a fork, or make it reap a stranger's child.
 """
 
-import fcntl
-import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from uwsgi_tls import titles, worker
+from uwsgi_tls import titles
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.logs import line
 from uwsgi_tls.monitor import Monitor
 from uwsgi_tls.notify import Notifier, State
 from uwsgi_tls.options import Config
-from uwsgi_tls.scoreboard import Scoreboard, Slot
+from uwsgi_tls.respawn import Respawn
+from uwsgi_tls.scoreboard import Scoreboard
 from uwsgi_tls.stats.process import StatsProcess
 from uwsgi_tls.watch import LOOK_SECONDS, Watch
-from uwsgi_tls.worker import Listener, Seat, Task
+from uwsgi_tls.worker import Listener, Task
+from uwsgi_tls.workers import EXIT_FAILED, Worker, Workers
 
-YOUNG_SECONDS = 10.0  # a worker that dies younger than this makes its successor wait
-BACK_OFF_SECONDS = 0.5  # doubled at each death of a young worker
-BACK_OFF_MOST_SECONDS = 30.0
 IDLE_SECONDS = 3600.0
 DAY_SECONDS = 86400.0
 STUCK_SECONDS = 2.0  # without a sign of life, where a worker gives two a second; half of WATCHDOG_USEC if that is more
 EXIT_STOPPED = 0
-EXIT_FAILED = 1
 
 # Those that tell of a fault in this very process must not be blocked (pthread_sigmask(3)), and stopping a job from the
 # terminal stays what it is. SIGPIPE stays ignored: taken here, each line that says so would bring about the next.
@@ -51,22 +45,6 @@ _LEFT_ALONE = {
     signal.SIGPIPE,
 }
 BLOCKED = signal.valid_signals() - _LEFT_ALONE
-
-
-@dataclass(slots=True)
-class Worker:
-    """A child: which number it bears, of which generation, and how far it is."""
-
-    number: int
-    generation: int
-    pid: int
-    channel: socket.socket
-    born: float
-    slot: Slot
-    ready: bool = False
-    stuck: bool = False  # and that has been said
-    retiring: bool = False
-    kill_at: float = float("inf")
 
 
 class Supervisor:
@@ -93,7 +71,6 @@ class Supervisor:
         self._config: Config = task.config
         self._reopen = reopen
         self._started = started
-        self._masters_own = masters_own
         self._daily = daily
         self._next_day = time.monotonic() + DAY_SECONDS
         self._monitor = monitor
@@ -104,15 +81,14 @@ class Supervisor:
         self._stats = StatsProcess() if stats is None else stats
         self._failure = ""  # the last one of this generation
         self._reload_again = False  # asked for while something was under way
-        self._workers: dict[int, Worker] = {}
+        self._workers = Workers(self._scoreboard, masters_own)
+        self._respawn = Respawn()
         self._wanted = task.config.processes
         self._generation = 1  # that serves
         self._coming = 1  # that is to serve next; the same when nothing is under way
         self._serving = False  # the first generation has become ready
         self._stop_at: float | None = None
         self._status = EXIT_STOPPED
-        self._deaths: dict[int, int] = {}  # of young workers, in a row, by number
-        self._respawn_at: dict[int, float] = {}
 
     def run(self) -> int:
         """Supervises until the server is told to stop; returns the exit status."""
@@ -153,38 +129,17 @@ class Supervisor:
         if self._monitor is not None and self._monitor.has_ended() and self._stop_at is None:
             line("the monitor has ended: a reload can read no more than this user may; restart the server")
         self._stats.reap()
-        for pid in list(self._workers):
-            with suppress(ChildProcessError):
-                found, status = os.waitpid(pid, os.WNOHANG)
-                if found:
-                    self._buried(self._workers.pop(pid), status)
-        if os.getpid() == 1:
-            self._bury_strangers()
-
-    def _bury_strangers(self) -> None:
-        """As init of a container the master has the orphans of applications to bury (docker's PID 1)."""
-        with suppress(ChildProcessError):
-            while (found := os.waitpid(-1, os.WNOHANG))[0]:
-                if found[0] in self._workers:  # it died since _reap() looked
-                    self._buried(self._workers.pop(found[0]), found[1])
+        for child, how, status in self._workers.bury():
+            self._buried(child, how, status)
 
     def _hear(self) -> None:
-        """Takes the workers' word that they are ready."""
-        for child in self._workers.values():
-            if not child.ready:
-                with suppress(BlockingIOError, ConnectionError):
-                    if child.channel.recv(1, socket.MSG_DONTWAIT) == worker.READY:
-                        child.ready = True
+        self._workers.hear()
         if not self._serving or self._coming != self._generation:
             self._promote()
 
     def _keep_time(self) -> None:
         now = time.monotonic()
-        for child in self._workers.values():
-            if child.kill_at <= now:
-                line(f"worker {child.number} (pid: {child.pid}) is taking too much time to end: killed")
-                child.kill_at = float("inf")
-                self._signal(child, signal.SIGKILL)
+        self._workers.kill_overdue(now)
         if now >= self._next_day:
             self._next_day = now + DAY_SECONDS
             self._daily()
@@ -193,66 +148,39 @@ class Supervisor:
             self._look()
         self._notifier.keep_time(now, self._is_alive)
         self._stats.keep_time(now, self._scoreboard)
-        for number in [number for number, when in self._respawn_at.items() if when <= now]:
-            del self._respawn_at[number]
+        for number in self._respawn.due(now):
             if self._stop_at is None and number <= self._wanted:
                 self._spawn(number)
 
     def _patience(self) -> float:
-        moments = [child.kill_at for child in self._workers.values()] + list(self._respawn_at.values())
-        moments += [self._next_day, self._next_look, self._notifier.moment, self._stats.moment]
-        return max(0.0, min([moment - time.monotonic() for moment in moments] + [IDLE_SECONDS]))
+        moments = (
+            self._workers.moment,
+            self._respawn.moment,
+            self._next_day,
+            self._next_look,
+            self._notifier.moment,
+            self._stats.moment,
+        )
+        return max(0.0, min(min(moments) - time.monotonic(), IDLE_SECONDS))
 
     # Workers.
 
     def _spawn(self, number: int) -> None:
-        ours, theirs = socket.socketpair()
-        # Before the fork: a worker may be ready before we run again, and its word must not come without its signal.
-        fcntl.fcntl(ours, fcntl.F_SETOWN, os.getpid())
-        fcntl.fcntl(ours, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
-        slot: Slot | None = None
         try:
-            slot = self._scoreboard.take(number, self._coming)
-            pid = os.fork()
+            self._workers.spawn(self._task, number, self._coming)
         except OSError as error:
-            ours.close()
-            theirs.close()
-            if slot is not None:
-                self._scoreboard.give_back(slot)
             line(f"unable to fork worker {number}: {error}")
-            self._respawn_at[number] = time.monotonic() + self._back_off(number)
-            return
-        if pid == 0:
-            self._become_worker(Seat(number, self._coming, theirs, slot), ours)
-        theirs.close()
-        self._workers[pid] = Worker(number, self._coming, pid, ours, time.monotonic(), slot)
-        line(f"spawned uwsgi-tls worker {number} (pid: {pid}, generation: {self._coming})")
+            self._respawn.failed(number, time.monotonic())
 
-    def _become_worker(self, seat: Seat, masters_end: socket.socket) -> None:
-        """The child's side of the fork; does not return. It keeps nothing of its siblings'."""
-        status = EXIT_FAILED
-        try:
-            masters_end.close()
-            for sibling in self._workers.values():
-                sibling.channel.close()
-            self._masters_own()
-            status = worker.run(self._task, seat)
-        except Exception as error:  # the last place that can say it; the master sees only the status
-            line(f"worker {seat.number} failed: {type(error).__name__}: {error}")
-        finally:
-            worker.leave(status)
-
-    def _buried(self, child: Worker, status: int) -> None:
-        child.channel.close()
-        self._scoreboard.give_back(child.slot)
-        how = f"killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit {os.WEXITSTATUS(status)}"
+    def _buried(self, child: Worker, how: str, status: int) -> None:
+        """What the end of a worker means; `status` is 0 where a signal ended it."""
         if child.retiring or self._stop_at is not None:
-            line(f"worker {child.number} (pid: {child.pid}) ended ({how})")
+            line(f"{child.name} ended ({how})")
             return
         self._scoreboard.died()
         if not child.ready and not self._serving:
-            self._status = os.WEXITSTATUS(status) if os.WIFEXITED(status) and os.WEXITSTATUS(status) else EXIT_FAILED
-            self._failure = f"worker {child.number} (pid: {child.pid}) could not start ({how})"
+            self._status = status or EXIT_FAILED
+            self._failure = f"{child.name} could not start ({how})"
             line(f"{self._failure}: stopping")
             self._started(self._status)
             self._stop_now("a failed start")
@@ -261,42 +189,22 @@ class Supervisor:
             self._give_reload_up(f"worker {child.number} of the new generation could not start ({how})")
             return
         if child.generation != self._coming:
-            line(f"worker {child.number} (pid: {child.pid}) died ({how}); generation {self._coming} is about to follow")
+            line(f"{child.name} died ({how}); generation {self._coming} is about to follow")
             return
-        if time.monotonic() - child.born >= YOUNG_SECONDS:
-            self._deaths.pop(child.number, None)
-        delay = self._back_off(child.number)
-        self._respawn_at[child.number] = time.monotonic() + delay
-        self._fail(f"worker {child.number} (pid: {child.pid}) died ({how}); a new one comes in {delay:g} seconds")
-
-    def _back_off(self, number: int) -> float:
-        """Seconds until the successor of a worker that died young: none at its first death, then ever more."""
-        deaths = self._deaths.get(number, 0)
-        self._deaths[number] = deaths + 1
-        # No more doublings than can matter: 2**1024 is no float.
-        return min(BACK_OFF_SECONDS * 2 ** min(deaths - 1, 16), BACK_OFF_MOST_SECONDS) if deaths else 0.0
-
-    def _retire(self, child: Worker) -> None:
-        """Has a worker finish what it has under way and end."""
-        if not child.retiring:
-            child.retiring = True
-            child.kill_at = time.monotonic() + self._config.reload_mercy + 1
-            self._signal(child, signal.SIGTERM)
-
-    def _signal(self, child: Worker, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(child.pid, number)
+        now = time.monotonic()
+        delay = self._respawn.died(child.number, now - child.born, now)
+        self._fail(f"{child.name} died ({how}); a new one comes in {delay:g} seconds")
 
     def _is_alive(self) -> bool:
         """Whether each worker is there and shows signs of life; one that still loads its application need not yet."""
         if self._stop_at is not None:
             return True  # which ends in time by itself
         now, limit = time.monotonic(), max(self._notifier.watchdog / 2, STUCK_SECONDS)
-        serving = [child for child in self._workers.values() if not child.retiring]
+        serving = [child for child in self._workers if not child.retiring]
         for child in serving:
             was, child.stuck = child.stuck, child.ready and now - child.slot.last_beat > limit
             if child.stuck and not was:
-                line(f"worker {child.number} (pid: {child.pid}) gives no sign of life: the watchdog is not fed")
+                line(f"{child.name} gives no sign of life: the watchdog is not fed")
         there = {child.number for child in serving if not child.stuck}
         return there.issuperset(range(1, self._wanted + 1)) and not any(child.stuck for child in serving)
 
@@ -304,14 +212,14 @@ class Supervisor:
 
     def _promote(self) -> None:
         """Lets the coming generation serve once all of it is ready, and only then retires the one before."""
-        fresh = [child for child in self._workers.values() if child.generation == self._coming and not child.retiring]
+        fresh = [child for child in self._workers if child.generation == self._coming and not child.retiring]
         if len(fresh) < self._wanted or not all(child.ready for child in fresh) or self._stop_at is not None:
             return
         first, self._serving = not self._serving, True
         self._generation = self._coming
-        for child in self._workers.values():
+        for child in self._workers:
             if child.generation != self._generation:
-                self._retire(child)
+                child.retire(self._config.reload_mercy)
         self._failure = ""
         self._enter("serving")
         line(f"generation {self._generation} is serving with {self._wanted} worker{'s' if self._wanted > 1 else ''}")
@@ -353,20 +261,20 @@ class Supervisor:
             self._fail(f"reload failed by a defect, generation {self._generation} stays: {name}: {error}")
             return
         self._coming += 1
-        self._respawn_at.clear()
+        self._respawn.forget()
         for number in range(1, self._wanted + 1):
             self._spawn(number)
 
     def _give_reload_up(self, cause: str) -> None:
-        for child in self._workers.values():
+        for child in self._workers:
             if child.generation == self._coming:
                 child.retiring = True
-                self._signal(child, signal.SIGKILL)
+                child.signal(signal.SIGKILL)
         self._coming = self._generation
         self._fail(f"reload failed, generation {self._generation} stays: {cause}")
-        alive = {child.number for child in self._workers.values() if not child.retiring}
+        alive = {child.number for child in self._workers if not child.retiring}
         for number in set(range(1, self._wanted + 1)) - alive:
-            self._respawn_at[number] = time.monotonic()
+            self._respawn.at(number, time.monotonic())
         if self._reload_again:
             self._reload_again = False
             self._reload("SIGHUP")
@@ -377,11 +285,11 @@ class Supervisor:
             return
         line(f"from {self._wanted} to {wanted} workers")
         if wanted > self._wanted:
-            self._respawn_at[wanted] = time.monotonic()
+            self._respawn.at(wanted, time.monotonic())
         else:
-            for child in self._workers.values():
+            for child in self._workers:
                 if child.number > wanted:
-                    self._retire(child)
+                    child.retire(self._config.reload_mercy)
         self._wanted = wanted
         self._enter("serving")
 
@@ -391,16 +299,16 @@ class Supervisor:
         line(f"{why}: stopping, {self._config.reload_mercy} seconds for what is under way")
         self._stop_at = time.monotonic() + self._config.reload_mercy
         self._enter("stopping")
-        for child in self._workers.values():
-            self._retire(child)
+        for child in self._workers:
+            child.retire(self._config.reload_mercy)
         return None
 
     def _stop_now(self, why: str) -> None:
         line(f"{why}: stopping now")
         self._stop_at = time.monotonic()
         self._enter("stopping")
-        for child in self._workers.values():
-            self._signal(child, signal.SIGKILL)
+        for child in self._workers:
+            child.signal(signal.SIGKILL)
 
     def _fail(self, text: str) -> None:
         """Something went wrong, and all goes on as before."""
