@@ -20,7 +20,7 @@ from uwsgi_tls.client_allow import Rule
 from uwsgi_tls.https_option import HttpsListener
 from uwsgi_tls.options import Config
 from uwsgi_tls.peer import TlsFacts, client_variables, facts, objection
-from uwsgi_tls.tls import reason
+from uwsgi_tls.tls import outcome, reason
 
 SECONDS = 20  # no handshake takes so long; what takes longer hangs
 TLS_VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
@@ -66,8 +66,9 @@ class Server:
         conn.set_accept_state()
         try:
             conn.do_handshake()
-            self.objection = objection(conn, self.rules)
-            self.variables = client_variables(conn, self.sni, self.export_cert)
+            shaken = outcome(conn)
+            self.objection = objection(conn, shaken, self.rules)
+            self.variables = client_variables(conn, shaken, self.sni, self.export_cert)
             self.facts = facts(conn, self.sni)
             conn.send(json.dumps(asdict(self.facts)).encode() + b"\n")
             conn.shutdown()

@@ -133,9 +133,19 @@ class Stage:
         self.listener.close()
 
 
+def receive(sock: socket.socket, count: int) -> bytes:
+    """So many bytes. MSG_WAITALL does not wait where a socket has a timeout: Python does not block in recv(2) then."""
+    data = bytearray()
+    while len(data) < count:
+        block = sock.recv(count - len(data))
+        assert block, f"the connection ended after {len(data)} of {count} bytes"
+        data += block
+    return bytes(data)
+
+
 def read_packet(sock: socket.socket) -> dict[bytes, bytes]:
-    head = sock.recv(4, socket.MSG_WAITALL)
-    packet = head + sock.recv(int.from_bytes(head[1:3], "little"), socket.MSG_WAITALL)
+    head = receive(sock, 4)
+    packet = head + receive(sock, int.from_bytes(head[1:3], "little"))
     modifier1, modifier2, pairs = decode(packet)
     assert (modifier1, modifier2) == (5, 7)
     assert pairs[-1] == (b"EXTRA", b"1")

@@ -2,11 +2,13 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from uwsgi_tls.activation import descriptors, with_passed
+from uwsgi_tls import activation
+from uwsgi_tls.activation import descriptors
 from uwsgi_tls.addresses import FdAddress, TcpAddress
 from uwsgi_tls.converters import SharedSocket, shared_socket
 from uwsgi_tls.errors import ConfigError
@@ -22,6 +24,10 @@ def config(*shared: str, https: tuple[str, ...] = ("=0",), **more: Any) -> Confi
         https=tuple(parse_https(f"{text},x.crt,x.key") for text in https),
         **more,
     )
+
+
+def with_passed(before: Config, environ: dict[str, str], log: Callable[[str], None]) -> Config:
+    return activation.with_passed(before, activation.passed(environ, log))
 
 
 def quiet(text: str) -> None:

@@ -24,7 +24,7 @@ from uwsgi_tls.endpoints import Endpoints
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.options import Config
 from uwsgi_tls.passphrases import Passphrases
-from uwsgi_tls.privileges import Identity
+from uwsgi_tls.users import Identity
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to keep")
 

@@ -25,7 +25,7 @@ from uwsgi_tls.connection import Connection
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.http import head_end, parse_head
-from uwsgi_tls.logs import AccessLog, AccessRecord
+from uwsgi_tls.access_log import AccessLog, AccessRecord
 from uwsgi_tls.lounge import NEVER, Lounge
 from uwsgi_tls.response import BadResponse
 from uwsgi_tls.service import Backend, Limits, Room, Service

@@ -9,15 +9,17 @@ import uwsgi_tls
 PACKAGE = Path(uwsgi_tls.__file__).parent
 LAYERS = (
     "__init__ errors gone addresses https_option converters options placeholders ini ignored config client_allow"
-    " rfc2253 policy names sites hello proxy_protocol http websocket chunked response pace spool tally uwsgi_packet",
+    " logger_option rfc2253 policy names sites hello proxy_protocol http websocket chunked response pace spool tally"
+    " uwsgi_packet",
     "listeners pem pkcs12 private_keys chains revocations certificates passphrases refusals tls contexts peer"
-    " privileges pidfile titles daemon logs trusted_path monitor watch scoreboard certificate_authority pki_files"
-    " pki_passwords pki activation notify",
+    " capabilities users privileges surroundings powers pidfile titles daemon log_text log_targets datagrams"
+    " syslog journald logs log_opening access_log failures trusted_path monitor watch fifo status_file"
+    " condition scoreboard certificate_authority pki_files pki_passwords pki activation notify",
     "lounge crowd channel intake sources service farewell access exchange connection tunnel arrival vhosts"
-    " backends census stats",
+    " backends calls wear census stats",
     "worker",
-    "endpoints respawn workers supervisor master",
-    "check help man completion control cli __main__",
+    "endpoints respawn workers overdue teller supervisor master",
+    "check help man completion tree control status cli __main__",
 )
 LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in names.split()}
 PATH_OF = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

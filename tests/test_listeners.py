@@ -19,7 +19,7 @@ from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import HttpsListener, parse_https
 from uwsgi_tls.listeners import Bound, bind_all, check_all
 from uwsgi_tls.options import Config
-from uwsgi_tls.privileges import Identity
+from uwsgi_tls.users import Identity
 
 IS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root can give files away and bind ports below 1024")
@@ -220,8 +220,10 @@ def test_a_live_socket_is_left_alone(kind: int, full: bool, tmp_path: Path) -> N
             client.setblocking(False)
             if client.connect_ex(str(path)):
                 break
-        assert refusals(config((), (str(path),))) == {f"{path}: another process listens there"}
+        settings = config((), (str(path),))
+        assert refusal(settings).cause == f"{path}: another process listens there"
         assert path.exists()
+        check_all(settings)  # whoever asks may be about to reload the very server that listens there
 
 
 @pytest.mark.parametrize("make", [Path.touch, Path.mkdir, lambda path: path.symlink_to("/dev/null")])
@@ -248,6 +250,27 @@ def test_unix_sockets_belong_to_whom_we_become(tmp_path: Path) -> None:
         assert (path.stat().st_uid, path.stat().st_gid) == (33, 4)
 
 
+@pytest.mark.parametrize(("option", "mode"), [({}, 0o600), ({"stats_chmod": 0o666}, 0o666)])
+def test_permissions_of_sockets_for_statistics(option: dict[str, int], mode: int, tmp_path: Path) -> None:
+    """Whatever the umask; and never more than that, not even for a moment."""
+    path, before = tmp_path / "x.sock", -1
+    real_chmod, umask = os.chmod, os.umask(0o027)
+
+    def chmod(name: str, wanted: int) -> None:
+        nonlocal before
+        before = stat.S_IMODE(path.stat().st_mode)
+        real_chmod(name, wanted)
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "chmod", chmod)
+            with bound_to(config(stats=(UnixAddress(str(path)),), **option)):
+                assert stat.S_IMODE(path.stat().st_mode) == mode
+    finally:
+        os.umask(umask)
+    assert before == mode & ~0o027
+
+
 @needs_root
 @pytest.mark.parametrize("swap", [os.symlink, os.link, lambda prey, name: Path(name).touch()])
 def test_only_our_own_socket_is_given_away(
@@ -259,8 +282,8 @@ def test_only_our_own_socket_is_given_away(
         other.bind(str(prey))
         real_bind = listeners._bind_unix
 
-        def bind_then_swap(name: str, backlog: int) -> socket.socket:
-            sock = real_bind(name, backlog)
+        def bind_then_swap(name: str, backlog: int, mode: int | None) -> socket.socket:
+            sock = real_bind(name, backlog, mode)
             os.unlink(name)
             swap(prey, name)
             return sock

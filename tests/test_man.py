@@ -23,6 +23,9 @@ TO_COMPLETE = (
     (["uwsgi-tls", ""], ["b.ini", "directory"]),
     (["uwsgi-tls", "pki", "rev"], ["revoke"]),
     (["uwsgi-tls", "stop", "--p"], ["--pidfile"]),
+    (["uwsgi-tls", "sta"], ["status"]),
+    (["uwsgi-tls", "status", "--p"], ["--pidfile"]),
+    (["uwsgi-tls", "--touch-reload", ""], ["a.crt", "b.ini", "directory"]),
 )
 
 

@@ -15,7 +15,7 @@ import pytest
 from forked import in_child
 
 from uwsgi_tls import monitor, privileges
-from uwsgi_tls.privileges import Identity
+from uwsgi_tls.users import Identity
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has something to keep")
 

@@ -442,9 +442,9 @@ def test_how_long_a_proof_holds(
     )
     now = moment.timestamp() + 86400
     certificate = crypto.X509.from_cryptography(lab.client.certificate) if identified else None
-    monkeypatch.setattr(tls, "verified_certificate", lambda conn: certificate)
     monkeypatch.setattr(time, "time", lambda: now)
-    assert peer.seconds_left(None, now + others_end) == expected  # type: ignore[arg-type]  # which nobody asks
+    shaken = tls.Handshake("TLSv1.3", "", resumed=False, certificate=certificate, unverified=False)
+    assert peer.seconds_left(shaken, now + others_end) == expected
 
 
 # Cost
@@ -463,8 +463,9 @@ def test_what_it_costs(with_certificate: bool, limit: int, lab: Pki) -> None:
         conn.do_handshake()
 
         def ask() -> None:
-            peer.objection(conn, ())
-            peer.client_variables(conn, "server.lab", True)
+            shaken = tls.outcome(conn)
+            peer.objection(conn, shaken, ())
+            peer.client_variables(conn, shaken, "server.lab", True)
 
         micros = min(timeit.repeat(ask, number=500, repeat=5)) / 500 * 1e6
         print(f"{micros:.2f} us")

@@ -16,6 +16,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,16 @@ import prctl
 import pytest
 from forked import in_child
 
-from uwsgi_tls import privileges
+from uwsgi_tls import capabilities, privileges
 from uwsgi_tls.errors import ConfigError
-from uwsgi_tls.privileges import Identity, PrivilegeError, resolve
+from uwsgi_tls.privileges import PrivilegeError
+from uwsgi_tls.users import Identity, resolve
 
 IS_ROOT = os.geteuid() == 0
 needs_root = pytest.mark.skipif(not IS_ROOT, reason="only root can become another user")
 not_as_root = pytest.mark.skipif(IS_ROOT, reason="what an ordinary user may ask for; run the tests as one too")
 
+CAP_NET_BIND_SERVICE = 10
 NOBODY_HERE = 4242424  # no passwd or group entry has it
 WWW = Identity("www-data", 33, 33, (33,))
 NO_CAPABILITY = {"CapInh": "0" * 16, "CapPrm": "0" * 16, "CapEff": "0" * 16, "CapBnd": "0" * 16, "CapAmb": "0" * 16}
@@ -369,35 +372,34 @@ def test_the_process_belongs_to_root_and_nobody_may_look_into_it() -> None:
 def test_capabilities_that_somebody_passed_on_are_dropped_too() -> None:
     """Inheritable and ambient sets and the keep-caps flag survive a plain setuid()."""
 
-    def run() -> list[dict[str, str]]:
-        prctl.set_caps(([cap_net_bind_service], prctl.ALL_FLAGS, True))
+    def run(give_up: Callable[[], None]) -> list[dict[str, str]]:
+        prctl.set_caps(([CAP_NET_BIND_SERVICE], prctl.ALL_FLAGS, True))
         pr_cap_ambient, pr_cap_ambient_raise = 47, 2
-        arguments = (pr_cap_ambient_raise, cap_net_bind_service, 0, 0)
-        assert ctypes.CDLL(None).prctl(pr_cap_ambient, *map(ctypes.c_ulong, arguments)) == 0
-        before = status()
-        privileges._clear_ambient()  # by itself, since what comes after would clear it too
-        cleared = status()
+        arguments = (pr_cap_ambient_raise, CAP_NET_BIND_SERVICE, 0, 0)
         assert ctypes.CDLL(None).prctl(pr_cap_ambient, *map(ctypes.c_ulong, arguments)) == 0
         prctl.securebits.keep_caps = True
         prctl.securebits.no_setuid_fixup = True
-        dropped()
-        return [before, cleared, status()]
+        before = status()
+        give_up()
+        return [before, status()]
 
-    cap_net_bind_service = 10
-    before, cleared, after = in_child(run)
-    assert int(before["CapAmb"], 16) == 1 << cap_net_bind_service
-    assert int(cleared["CapAmb"], 16) == 0
+    before, after = in_child(lambda: run(dropped))
+    assert int(before["CapAmb"], 16) == 1 << CAP_NET_BIND_SERVICE
     assert {key: after[key] for key in NO_CAPABILITY} == NO_CAPABILITY
+    _, after = in_child(lambda: run(lambda: capabilities.keep([CAP_NET_BIND_SERVICE])))  # of a process that stays root
+    assert (int(after["CapAmb"], 16), int(after["CapInh"], 16)) == (0, 0)
 
 
 @needs_root
 def test_capabilities_younger_than_python_prctl_are_dropped_too() -> None:
     def run() -> dict[str, str]:
-        prctl.CAP_LAST_CAP = 37
-        dropped()
+        prctl.ALL_CAPS, prctl.CAP_LAST_CAP = tuple(range(38)), 37
+        dropped(replace(WWW, keeps=(10,)))
         return status()
 
-    assert in_child(run)["CapBnd"] == "0" * 16
+    kept = f"{1 << 10:016x}"
+    read = in_child(run)
+    assert {key: read[key] for key in NO_CAPABILITY} == {**NO_CAPABILITY, "CapPrm": kept, "CapEff": kept}
 
 
 @needs_root
@@ -464,7 +466,7 @@ def leave_root_saved() -> None:
         ),
         (
             (
-                privileges._empty_bounding_set,
+                capabilities.empty_bounding_set,
                 lambda: os.setgroups([33]),
                 lambda: os.setresgid(33, 33, 33),
                 lambda: setattr(prctl.securebits, "keep_caps", True),
@@ -565,7 +567,7 @@ def test_preload_leaves_nothing_to_import_for_a_connect() -> None:
     """In a fresh interpreter: what a worker does first must not look for a file of Python's."""
     program = """
         import socket, sys
-        from uwsgi_tls import privileges
+        from uwsgi_tls import capabilities, privileges
         privileges.preload()
         before = set(sys.modules)
         sys.path[:] = []
@@ -577,6 +579,7 @@ def test_preload_leaves_nothing_to_import_for_a_connect() -> None:
         socket.getaddrinfo("localhost", 443)
         import time
         time.strptime("Mon Nov 23 09:48:39 2026")
+        open("/proc/self/status", encoding="ascii").close()
         print(sorted(set(sys.modules) - before))
     """
     done = subprocess.run(
@@ -605,23 +608,174 @@ def test_what_was_open_is_closed_but_for_what_is_kept() -> None:
     assert in_child(run) == [True, True, True, True, False, False]
 
 
+def test_no_process_and_no_thread_after_the_last_one() -> None:
+    """What is not root's may start neither; what runs goes on."""
+
+    def run() -> list[str]:
+        if IS_ROOT:
+            dropped()
+        thread = threading.Thread(target=threading.Event().wait, daemon=True)
+        thread.start()
+        privileges.forbid_processes()
+        return [
+            refused(os.fork),
+            refused(threading.Thread(target=print).start),
+            refused(lambda: subprocess.run(["true"], check=False)),
+            str(thread.is_alive()),
+        ]
+
+    assert in_child(run) == ["BlockingIOError", "RuntimeError", "BlockingIOError", "True"]
+
+
+def test_what_is_written_is_ours_alone(tmp_path: Path) -> None:
+    def run() -> list[int]:
+        os.umask(0o022)
+        modes = []
+        for mask in (privileges.UMASK, 0o027):
+            privileges.harden(no_new_privs=False, umask=mask)
+            file = tmp_path / f"{mask:o}"
+            file.touch()
+            modes.append(file.stat().st_mode & 0o777)
+        return modes
+
+    assert in_child(run) == [0o600, 0o640]
+
+
 @pytest.mark.parametrize(
-    ("soft", "hard", "becomes"),
+    ("wanted", "soft", "hard", "becomes"),
     [
-        (1024, 4096, 4096),
-        (4096, 4096, 4096),
-        (1024, resource.RLIM_INFINITY, 1 << 20),
-        (1024, 1 << 30, 1 << 20),
-        (1 << 21, 1 << 30, 1 << 21),  # nothing is taken away
-        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, resource.RLIM_INFINITY),
+        (0, 1024, 4096, (4096, 4096)),
+        (0, 4096, 4096, (4096, 4096)),
+        (0, 1024, resource.RLIM_INFINITY, (1 << 20, resource.RLIM_INFINITY)),
+        (0, 1024, 1 << 30, (1 << 20, 1 << 30)),
+        (0, 1 << 21, 1 << 30, (1 << 21, 1 << 30)),  # nothing is taken away
+        (0, resource.RLIM_INFINITY, resource.RLIM_INFINITY, (resource.RLIM_INFINITY, resource.RLIM_INFINITY)),
+        (500, 1024, 4096, (500, 500)),
+        (2000, 1024, 4096, (2000, 2000)),
+        (8000, 1024, 4096, (4096, 4096)),
     ],
 )
-def test_the_limit_of_descriptors(soft: int, hard: int, becomes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_of_descriptors(
+    wanted: int, soft: int, hard: int, becomes: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     limits = [(soft, hard)]
+    said: list[str] = []
+
+    def set_limit(which: int, new: tuple[int, int]) -> None:
+        if limits[-1][1] != resource.RLIM_INFINITY and new[1] > limits[-1][1]:
+            raise ValueError("not allowed to raise maximum limit")
+        limits.append(new)
+
     monkeypatch.setattr(resource, "getrlimit", lambda which: limits[-1])
-    monkeypatch.setattr(resource, "setrlimit", lambda which, wanted: limits.append(wanted))
-    privileges.raise_descriptor_limit()
-    assert limits[-1] == (becomes, hard)
+    monkeypatch.setattr(resource, "setrlimit", set_limit)
+    privileges.limit_descriptors(wanted, said.append)
+    assert limits[-1] == becomes
+    assert said == (
+        ["rlimit-nofile = 8000: this process may have no more than 4096 descriptors"] if wanted == 8000 else []
+    )
+
+
+# cap and chroot
+
+
+@needs_root
+def test_a_capability_that_is_kept_works_and_goes_no_further() -> None:
+    """net_bind_service: a port below 1024 for the process and its threads, none for what it executes."""
+
+    def run() -> dict[str, Any]:
+        identity = resolve("www-data", "", [], True, cap=[CAP_NET_BIND_SERVICE])
+        assert identity is not None
+        dropped(identity)
+        read = "print(*(line for line in open('/proc/self/status') if line.startswith('Cap')), sep='', end='')"
+        program = subprocess.run([sys.executable, "-ISc", read], capture_output=True, text=True, check=True)
+        return {
+            "bind": refused(lambda: bind(443)),
+            "setuid": refused(lambda: os.setuid(0)),
+            "own": {key: value for key, value in status().items() if key in NO_CAPABILITY},
+            "program": [line.split()[1] for line in program.stdout.splitlines()],
+        }
+
+    kept = f"{1 << CAP_NET_BIND_SERVICE:016x}"
+    assert in_child(run) == {
+        "bind": "",
+        "setuid": "PermissionError",
+        "own": {**NO_CAPABILITY, "CapPrm": kept, "CapEff": kept},
+        "program": ["0" * 16] * 5,
+    }
+
+
+@needs_root
+def test_what_an_ordinary_user_was_given_goes_but_for_what_is_kept() -> None:
+    """As under User= with AmbientCapabilities=, systemd.exec(5)."""
+
+    def run(cap: list[int]) -> list[str]:
+        prctl.set_keepcaps(True)
+        os.setgroups([])
+        os.setresgid(33, 33, 33)
+        os.setresuid(33, 33, 33)
+        given = [CAP_NET_BIND_SERVICE, prctl.CAP_KILL]
+        prctl.set_caps((given, [prctl.CAP_INHERITABLE, prctl.CAP_EFFECTIVE], True))
+        for each in given:
+            ambient = map(ctypes.c_ulong, (2, each, 0, 0))  # PR_CAP_AMBIENT_RAISE
+            assert ctypes.CDLL(None).prctl(47, *ambient) == 0
+        assert resolve("", "", [], True, cap=cap) is None
+        privileges.keep_granted(cap)
+        return [status()[name] for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")]
+
+    none, kept = "0" * 16, f"{1 << CAP_NET_BIND_SERVICE:016x}"
+    assert in_child(lambda: run([])) == [none] * 4
+    assert in_child(lambda: run([CAP_NET_BIND_SERVICE])) == [none, kept, kept, none]
+
+
+@needs_root
+def test_a_capability_that_is_not_there_cannot_be_kept() -> None:
+    def run() -> str:
+        capabilities.keep([prctl.CAP_SETUID, prctl.CAP_SETGID, prctl.CAP_SETPCAP])
+        try:
+            resolve("www-data", "", [], True, cap=[CAP_NET_BIND_SERVICE])
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    assert "cap = net_bind_service: this process has no net_bind_service to keep" in in_child(run)
+
+
+@needs_root
+def test_a_new_root_directory(tmp_path: Path) -> None:
+    """What is outside is gone; without /proc in it nothing can be proven, and so nobody is served."""
+    (tmp_path / "inside").write_text("x")
+    tmp_path.chmod(0o755)
+
+    def run() -> list[Any]:
+        prove, found = privileges.prove, []
+        privileges.prove = lambda identity: found.append(sorted(os.listdir("/")))
+        privileges.drop(replace(WWW, root=str(tmp_path)))
+        return [found, os.getcwd(), refused(lambda: prove(WWW)), refused(lambda: os.chroot("/"))]
+
+    assert in_child(run) == [[["inside"]], "/", "PrivilegeError", "PermissionError"]
+
+
+@pytest.mark.parametrize(
+    ("options", "option", "cause"),
+    [
+        ({"chroot": "/"}, "chroot", "needs a uid too"),
+        ({"cap": [10]}, "cap", "needs a uid too"),
+        ({"uid": "www-data", "chroot": "/nowhere"}, "chroot", "no such directory"),
+    ],
+)
+def test_cap_and_chroot_of_root(
+    options: dict[str, Any], option: str, cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(ConfigError, match=cause) as caught:
+        resolve(**{"uid": "", "gid": "", "add_gid": (), "strict": False, **options})
+    assert caught.value.option == option
+
+
+def test_an_ordinary_user_cannot_change_the_root_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_ordinary_user(monkeypatch)
+    with pytest.raises(ConfigError, match="only root can change the root directory, and this is uid 33"):
+        resolve("", "", (), False, chroot="/")
 
 
 # keep_only

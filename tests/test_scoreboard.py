@@ -112,3 +112,18 @@ def test_a_master_that_was_killed_half_way_holds_nobody(monkeypatch: pytest.Monk
     board._master[module._VERSION] += 1
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     assert board.read().workers == ()
+
+
+def test_a_failed_reload_is_told_until_one_succeeds() -> None:
+    board = Scoreboard(1)
+    board.enter("serving", 1, 2)
+    assert (board.read().failed_reloads, board.read().last_reload_failed, board.read().failure) == (0, False, "")
+    board.reload_failed()
+    board.enter("serving", 1, 2, "é" * 400)
+    told = board.read()
+    assert (told.failed_reloads, told.last_reload_failed, told.failure) == (1, True, "é" * 256)
+    board.enter("serving", 1, 2, "short")
+    assert (board.read().last_reload_failed, board.read().failure) == (True, "short")
+    board.enter("serving", 2, 2)
+    told = board.read()
+    assert (told.failed_reloads, told.last_reload_failed, told.failure) == (1, False, "")

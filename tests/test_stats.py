@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
@@ -15,7 +17,7 @@ from uwsgi_tls.certificates import CertificateInfo
 from uwsgi_tls.scoreboard import Reading, Scoreboard
 from uwsgi_tls.stats import document, page, prometheus
 from uwsgi_tls.stats.facts import Facts, ListeningSocket
-from uwsgi_tls.tally import CIPHERS, FAILURES, NAMES, WAITS, Tally
+from uwsgi_tls.tally import BOUNDS, BUCKETS, CIPHERS, FAILURES, NAMES, WAITS, Tally
 
 NASTY = 'C:\\new "x"\nfile'
 FACTS = Facts(
@@ -34,9 +36,10 @@ FACTS = Facts(
 def a_reading() -> Reading:
     """Three workers, one of them of the generation before, and one that has ended."""
     board = Scoreboard(8)
-    board.enter("reloading", 3, 2)
+    board.enter("reloading", 3, 2, f"reload failed: {NASTY}")
+    board.reload_failed()
     gone = board.take(1, 1)
-    gone.tell({**dict.fromkeys(NAMES, 0), "requests": 100, "responses.5xx": 1})
+    gone.tell({**dict.fromkeys(NAMES, 0), "requests": 100, "responses.5xx": 1, "durations.inf": 100})
     board.give_back(gone)
     for number, generation, state, requests in ((1, 2, "draining", 10), (1, 3, "serving", 5), (2, 3, "starting", 0)):
         slot = board.take(number, generation)
@@ -44,6 +47,7 @@ def a_reading() -> Reading:
         tally = Tally()
         tally.seconds = requests / 100
         tally.bytes_out = requests * 7
+        tally.durations[1] = requests
         slot.tell(
             {
                 **dict.fromkeys(NAMES, 0),
@@ -74,12 +78,24 @@ def test_the_document_of_uwsgi() -> None:
     assert (two["id"], two["status"], two["accepting"]) == (2, "starting", 0)
 
 
+def test_without_white_space() -> None:
+    wide, narrow = (document.as_json(a_reading(), replace(FACTS, minified=each)) for each in (False, True))
+    assert wide.startswith(b'{\n\t"version": ')
+    assert narrow.startswith(b'{"version":"')
+    assert (narrow.count(b"\n"), narrow[-1:]) == (1, b"\n")
+    assert json.loads(narrow).keys() == json.loads(wide).keys()
+
+
 def test_our_part_of_it() -> None:
     ours = document.document(a_reading(), FACTS)["tls"]
     assert (ours["state"], ours["generation"], ours["workers_wanted"]) == ("reloading", 3, 2)
     assert ours["workers"] == {"draining": 1, "serving": 1, "starting": 1}
     assert ours["requests"] == 115
     assert ours["responses"]["5xx"] == 1
+    assert (ours["failed_reloads"], ours["last_reload_failed"]) == (1, True)
+    assert ours["last_failure"] == f"reload failed: {NASTY}"
+    assert {name: count for name, count in ours["request_seconds"].items() if count} == {"0.001": 15, "inf": 100}
+    assert set(ours["handshake_seconds"]) == set(BUCKETS)
     assert set(ours["connections"]) == set(ours["deadlines"]) == set(WAITS)
     assert set(ours["handshake_failures"]) == set(FAILURES)
     assert ours["ciphers"] == {}, "those that nobody uses are left out"
@@ -111,6 +127,15 @@ def test_prometheus_takes_it() -> None:
     assert values["uwsgi_tls_responses_total", (("class", "5xx"),)] == 1
     assert values["uwsgi_tls_request_duration_seconds_sum", ()] == 0.15
     assert values["uwsgi_tls_request_duration_seconds_count", ()] == 115
+    buckets = {
+        labels[0][1]: value
+        for (name, labels), value in values.items()
+        if name.endswith("request_duration_seconds_bucket")
+    }
+    assert list(buckets.values()) == [0] + [15] * (len(BOUNDS) - 1) + [115], "each has those before it"
+    assert list(map(float, buckets)) == [*BOUNDS, math.inf]
+    assert values["uwsgi_tls_failed_reloads_total", ()] == 1
+    assert values["uwsgi_tls_last_reload_successful", ()] == 0
     assert values["uwsgi_tls_workers", (("state", "draining"),)] == 1
     assert values["uwsgi_tls_worker_resident_bytes", (("generation", "3"), ("worker", "1"))] == 1 << 20
     assert values["uwsgi_tls_listen_queue", (("index", "0"), ("socket", "127.0.0.1:443"))] == 10
@@ -119,8 +144,8 @@ def test_prometheus_takes_it() -> None:
     assert sum(name == "uwsgi_tls_cipher_total" for name, _ in values) == len(CIPHERS)
     assert all(family.documentation.endswith(".") for family in families.values())
     for family in families.values():
-        assert family.name.endswith(("_bytes", "_seconds")) or family.type != "summary"
-        assert family.type in ("counter", "gauge", "summary")
+        assert family.name.endswith(("_bytes", "_seconds")) or family.type != "histogram"
+        assert family.type in ("counter", "gauge", "histogram")
 
 
 class Page(HTMLParser):

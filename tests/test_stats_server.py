@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -161,3 +162,27 @@ def test_a_client_that_leaves_costs_nobody(serving: Serving) -> None:
 
 def test_nothing_of_a_request_comes_back() -> None:
     assert b"<script" not in respond(b"GET /<script> HTTP/1.1\r\n\r\n", SITE)
+
+
+def test_at_the_end_it_finishes_what_it_has_begun(serving: Serving) -> None:
+    """A new process takes its place: who is connected gets the whole answer, who comes now waits for that one."""
+    serving.close()
+    (plain, http), (end, wakeup) = (socket.create_server(("127.0.0.1", 0)) for _ in range(2)), os.pipe()
+    for sock in (plain, http):
+        sock.setblocking(False)
+    server = Server([StatsSocket(plain, "plain", False), StatsSocket(http, "http", True)], SITE, end)
+    client = socket.create_connection(http.getsockname(), SECONDS)
+    server.turn(SECONDS)  # it is accepted
+    os.write(wakeup, b"\0")
+    late = socket.create_connection(plain.getsockname(), SECONDS)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    with client, late, plain, http:
+        client.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
+        assert read(client).endswith(b"\r\n\r\nmetrics")
+        thread.join(SECONDS)
+        assert not thread.is_alive()
+        with plain.accept()[0]:
+            pass
+    os.close(end)
+    os.close(wakeup)

@@ -34,6 +34,20 @@ class Clock:
         return self.now
 
 
+class Pipe:
+    """A master-fifo that a test writes to."""
+
+    path = "/fifo"
+    moment = float("inf")
+
+    def __init__(self) -> None:
+        self.written: tuple[list[str], str] = [], ""
+
+    def letters(self, now: float) -> tuple[list[str], str]:
+        written, self.written = self.written, ([], "")
+        return written
+
+
 class Entries(Workers):
     """Workers that are entries only: pids are made up, and what would be sent to them is noted."""
 
@@ -71,7 +85,9 @@ class Fleet(Supervisor):
         self.days: list[float] = []
         self.changed = self.monitor_ended = False
         self.watch = SimpleNamespace(has_changed=lambda: self.changed)
-        self.monitor = SimpleNamespace(has_ended=lambda: self.monitor_ended)
+        self.told: list[tuple[str, str, list[str]]] = []  # how, what failed last, what is wrong
+        self.pipe = Pipe()
+        self.monitor = SimpleNamespace(has_ended=lambda: self.monitor_ended, pid=4321)
         config = Config(processes=processes, reload_mercy=60)
         super().__init__(
             Task(config, ["certificates of 1"], [], None, os.getpid()),  # type: ignore[list-item]
@@ -81,6 +97,11 @@ class Fleet(Supervisor):
             daily=lambda: self.days.append(clock.now),
             monitor=self.monitor,  # type: ignore[arg-type]
             watch=self.watch,  # type: ignore[arg-type]
+            teller=SimpleNamespace(  # type: ignore[arg-type]
+                write=lambda _, failure, wrong: self.told.append(("write", failure, wrong)),
+                log=lambda _, failure, wrong: self.told.append(("log", failure, wrong)),
+            ),
+            fifos=[self.pipe],  # type: ignore[list-item]
         )
         self._workers = Entries(self._scoreboard, lambda: None)
         self._workers.fleet = self
@@ -659,7 +680,8 @@ def test_others_are_said_to_mean_nothing(fleet: Fleet) -> None:
         if number not in {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU}:
             fleet._take(int(number))
     assert (fleet.signals, fleet.spawned) == ([], [])
-    assert f"signal {int(signal.SIGUSR2)} has no meaning here: ignored" in fleet.said
+    assert f"signal {int(signal.SIGPWR)} has no meaning here: ignored" in fleet.said
+    assert [how for how, *_ in fleet.told] == ["write"]  # SIGUSR2
 
 
 def test_it_waits_no_longer_than_it_must(fleet: Fleet, clock: Clock) -> None:
@@ -670,6 +692,8 @@ def test_it_waits_no_longer_than_it_must(fleet: Fleet, clock: Clock) -> None:
     clock.now += 5
     assert fleet._patience() == 0.0
     fleet._keep_time()
+    assert fleet._patience() == 120.0, "worker-start-timeout"
+    fleet.gets_ready(fleet.of(1))
     fleet._take(signal.SIGTERM)
     assert fleet._patience() == 61.0
 
@@ -683,5 +707,65 @@ def test_no_fork(fleet: Fleet, clock: Clock, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(fleet._workers, "spawn", refuse)
     for _ in range(3):
         fleet._spawn(3)
-    assert fleet.said[-1] == "unable to fork worker 3: [Errno 11] Resource temporarily unavailable"
+    cause = "unable to fork worker 3: [Errno 11] Resource temporarily unavailable"
+    assert fleet.said[-1] == f"{cause}; another attempt follows in 1 seconds"
     assert fleet._respawn.moment == clock.now + 1.0
+
+
+# --- whoever asks, and whoever tells us -------------------------------------------------------
+
+
+def test_letters_are_signals(fleet: Fleet) -> None:
+    fleet.pipe.written = ["r"], "?"
+    fleet._obey()
+    assert fleet.reopened == 1
+    assert fleet.said[1:4] == [
+        "master-fifo /fifo: '?' has no meaning here: ignored",
+        "master-fifo /fifo: r",
+        "SIGHUP: reloading",
+    ]
+    fleet.gets_ready(*fleet._workers)
+    fleet.signals.clear()
+    fleet.pipe.written = ["+", "+", "q", "Q"], ""
+    fleet._obey()
+    assert fleet._wanted == 4
+    assert {name for _, name in fleet.signals} == {"SIGTERM", "SIGKILL"}
+
+
+def test_how_it_is_goes_to_the_log_only_if_a_pipe_asks(fleet: Fleet) -> None:
+    fleet._take(signal.SIGUSR2)
+    fleet.pipe.written = ["s"], ""
+    fleet._obey()
+    assert fleet.told == [("write", "", []), ("log", "", [])]
+
+
+def test_what_is_wrong_until_it_is_mended(fleet: Fleet) -> None:
+    """A reload that failed, until one succeeds, whatever happens in between; and the end of the monitor."""
+    fleet.reopen_fails = "no such file"
+    fleet._take(signal.SIGHUP)
+    rejected = "reload failed, generation 1 stays: https = =0,a,b: no such file"
+    fleet.dies(fleet.of(1))
+    fleet._take(signal.SIGUSR2)
+    (_, failure, wrong) = fleet.told[-1]
+    assert failure.startswith("worker 1 ")
+    assert wrong == [rejected]
+    fleet.reopen_fails = ""
+    fleet._take(signal.SIGHUP)
+    fleet.gets_ready(*(child for child in fleet._workers if child.generation == 2))
+    fleet._take(signal.SIGUSR2)
+    assert fleet.told[-1] == ("write", "", [])
+    fleet.monitor.pid = 0
+    fleet._take(signal.SIGUSR2)
+    assert [each.partition(":")[0] for each in fleet.told[-1][2]] == ["the monitor has ended"]
+
+
+def test_a_touch_brings_a_reload_about_when_there_is_time_for_it(fleet: Fleet, clock: Clock) -> None:
+    touched = [True]
+    fleet._touched = SimpleNamespace(has_changed=lambda: touched.pop())  # type: ignore[assignment]
+    fleet._take(signal.SIGHUP)
+    fleet._look()
+    assert (fleet.reopened, touched) == (1, [True])
+    fleet.gets_ready(*(child for child in fleet._workers if child.generation == 2))
+    fleet._look()
+    assert (fleet.reopened, touched) == (2, [])
+    assert "touch-reload: reloading" in fleet.said

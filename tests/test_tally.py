@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 import pytest
 
 from uwsgi_tls import tls
-from uwsgi_tls.tally import COUNTERS, FAILURES, GAUGES, NAMES, WAITS, Tally
+from uwsgi_tls.tally import BOUNDS, COUNTERS, FAILURES, GAUGES, NAMES, WAITS, Tally
 
 
 def test_names_are_there_once() -> None:
@@ -30,8 +32,9 @@ def test_each_thing_counts_where_it_belongs() -> None:
     tally.count("exceptions")
     for what in WAITS:
         tally.count(f"deadlines.{what}")
-    tally.shaken_hands("TLSv1.3", "TLS_AES_256_GCM_SHA384", resumed=False, verified=True)
-    tally.shaken_hands("TLSv9", "ROT13", resumed=True, verified=False)
+    tally.shaken_hands("TLSv1.3", "TLS_AES_256_GCM_SHA384", 0.001, resumed=False, verified=True)
+    tally.shaken_hands("TLSv9", "ROT13", 11.0, resumed=True, verified=False)
+    tally.durations[bisect_left(BOUNDS, 0.0011)] += 1
     assert {name: count for name, count in tally.counters().items() if count} == {
         "accepted": 3,
         "bytes_in": 10,
@@ -41,6 +44,10 @@ def test_each_thing_counts_where_it_belongs() -> None:
         "responses.unanswered": 1,
         "exceptions": 1,
         **{f"deadlines.{what}": 1 for what in WAITS},
+        "durations.0.0025": 1,
+        "handshake_micros": 11_001_000,
+        "handshake_durations.0.001": 1,
+        "handshake_durations.inf": 1,
         "handshakes.full": 1,
         "handshakes.resumed": 1,
         "protocols.TLSv1.3": 1,

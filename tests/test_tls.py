@@ -44,6 +44,7 @@ from uwsgi_tls.https_option import HttpsListener
 from uwsgi_tls.options import Config
 from uwsgi_tls.peer import TlsFacts
 from uwsgi_tls.tls import RECORD_BYTES, reason
+from uwsgi_tls.users import Identity
 
 CAN_SET_GROUPS = hasattr(lib, "SSL_CTX_set1_curves_list")
 
@@ -222,7 +223,7 @@ def test_a_context_is_built_after_the_drop_too(lab: Pki) -> None:
     if pid == 0:
         status = 1
         try:
-            privileges.drop(privileges.Identity("nobody", 65534, 65534, ()))
+            privileges.drop(Identity("nobody", 65534, 65534, ()))
             privileges.harden(no_new_privs=True)
             assert os.stat("/proc/self/fd").st_uid == 0
             contexts.build_context(listener, material, "")

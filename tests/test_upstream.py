@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from stage import SECONDS, Stage, Wire, read_packet
+from stage import SECONDS, Stage, Wire, read_packet, receive
 
 from uwsgi_tls import exchange, lounge, response
 from uwsgi_tls.backends import idle, upstream
@@ -344,7 +344,7 @@ def read_request(sock: socket.socket) -> bytes:
         data += block
     length = re.search(rb"\r\nContent-Length: (\d+)\r\n", data)
     left = int(length[1]) if length else 0
-    return data + (sock.recv(left, socket.MSG_WAITALL) if left else b"")
+    return data + receive(sock, left)
 
 
 def answered(stage: Stage, sock: socket.socket, answer: bytes, method: str = "GET", body: bytes | None = None) -> Wire:

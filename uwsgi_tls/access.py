@@ -1,29 +1,32 @@
 """What the access log says of an exchange that is over, or cut."""
 
+import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from uwsgi_tls.logs import AccessRecord
+from uwsgi_tls.access_log import AccessRecord
 
 if TYPE_CHECKING:
     from uwsgi_tls.exchange import Exchange
 
+NO_HEAD: Mapping[str, str] = {}
 STATUS_CLIENT_LEFT = 499  # as nginx has it, where there was nobody left to answer
 
 
-def record(exchange: "Exchange", ended: float) -> AccessRecord:
-    """The facts of one line; `ended` is the time (time.time()) at which it is over."""
+def record(exchange: "Exchange", seconds: float) -> AccessRecord:
+    """The facts of one line; the exchange has lasted so long, and is over now."""
     connection, head = exchange.connection, exchange.head
     service = connection.service
-    fields = head.fields if head is not None else {}
     return AccessRecord(
         pid=service.pid,
         worker=service.worker,
         requests=service.requests,
         addr=connection.peer[0],
+        port=connection.peer[1],
         user="",
         vars=exchange.variables,
         vars_size=exchange.variables_size,
-        start=exchange.started,
+        start=time.time() - seconds,
         method=head.method if head is not None else "-",
         uri=head.target if head is not None else "-",
         protocol=head.protocol if head is not None else "-",
@@ -31,9 +34,10 @@ def record(exchange: "Exchange", ended: float) -> AccessRecord:
         size=max(0, exchange.sent - exchange.waiting()),
         headers=exchange.headers,
         headers_size=exchange.head_bytes,
-        micros=int((ended - exchange.started) * 1e6),
+        micros=int(seconds * 1e6),
         host=head.host if head is not None else "",
-        user_agent=fields.get("HTTP_USER_AGENT", ""),
-        referer=fields.get("HTTP_REFERER", ""),
+        content_length=head.content_length if head is not None else 0,
+        fields=head.fields if head is not None else NO_HEAD,
+        connection=connection.variables,
         core=0,
     )

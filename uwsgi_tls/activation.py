@@ -7,7 +7,7 @@ restart waits in its queue.
 
 import dataclasses
 import os
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 
 from uwsgi_tls.addresses import FdAddress
 from uwsgi_tls.converters import SharedSocket
@@ -19,22 +19,26 @@ SOCKETS_MAX = 4096
 VARIABLES = ("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 
 
-def with_passed(config: Config, environ: MutableMapping[str, str], log: Callable[[str], None]) -> Config:
-    """`config` with the passed sockets before its own shared ones; the variables are removed from `environ`.
-
-    One that the configuration names itself, as fd://N, is used there and not counted. Whether a descriptor is a socket
-    is seen when it is used. Raises ConfigError for nonsense in the variables.
-    """
+def passed(environ: MutableMapping[str, str], log: Callable[[str], None]) -> tuple[SharedSocket, ...]:
+    """The passed sockets; the variables are removed from `environ`. Raises ConfigError for nonsense in them."""
     count, pid, names, _ = (environ.pop(name, "") for name in VARIABLES)
     if not count:
-        return config
+        return ()
     if pid != str(os.getpid()):
         log(f"LISTEN_FDS = {count} is ignored: LISTEN_PID is {pid or 'not set'}, this process {os.getpid()}")
-        return config
-    passed = _sockets(count, names)
+        return ()
+    return _sockets(count, names)
+
+
+def with_passed(config: Config, sockets: Sequence[SharedSocket]) -> Config:
+    """`config` with the passed sockets before its own shared ones.
+
+    One that the configuration names itself, as fd://N, is used there and not counted. Whether a descriptor is a socket
+    is seen when it is used.
+    """
     named = descriptors(config)
-    passed = tuple(each for each in passed if each.address not in named)
-    return dataclasses.replace(config, shared_socket=passed + config.shared_socket)
+    unnamed = tuple(each for each in sockets if each.address not in named)
+    return dataclasses.replace(config, shared_socket=unnamed + config.shared_socket) if unnamed else config
 
 
 def descriptors(config: Config) -> set[FdAddress]:

@@ -14,6 +14,7 @@ from ipaddress import ip_address
 
 from uwsgi_tls import hello, proxy_protocol
 from uwsgi_tls.connection import Connection
+from uwsgi_tls.failures import Failure
 from uwsgi_tls.farewell import LINGER_SECONDS, Farewell
 from uwsgi_tls.lounge import GONE, HANGUP_ONLY, READ
 from uwsgi_tls.service import Endpoint, Service
@@ -139,45 +140,46 @@ class Arrival:
         if isinstance(seen, hello.Hello):
             if events & (GONE | HANGUP_ONLY):  # it cannot answer ours, which costs the most of a handshake
                 return self._close()
-            return self._choose(seen.sni)
+            return self._choose(seen)
         if seen.kind == "http":
-            self._complain("plain HTTP was sent to the HTTPS port")
-            self._service.tally.count("failures.not_tls")
+            self._failed("plain HTTP was sent to the HTTPS port", "not_tls")
             return self._answer(PLAIN_HTTP_ANSWER)
         return self._turn_away("what was sent is not TLS", "not_tls")
 
-    def _choose(self, sni: str | None) -> None:
+    def _choose(self, seen: hello.Hello) -> None:
         """The name decides who answers; whoever asks for none gets the listener's own site."""
+        sni = seen.sni
         names, own_names = self._endpoint.names, self._endpoint.own_names
         endpoint = names.find(sni) if names is not None and sni else None
         if endpoint is not None:
             self._endpoint = endpoint
         elif own_names is not None and sni is not None and not own_names.find(sni):
-            self._complain(f"nobody here has the name {sni}" if sni else "it asked for what is no host name")
-            self._service.tally.count("failures.name")
+            why = f"nobody here has the name {sni}" if sni else "it asked for what is no host name"
+            self._failed(why, "name", "sent: unrecognized_name", seen)
             return self._answer(UNRECOGNIZED_NAME)
         lounge = self._service.lounge
         if lounge.busy:
-            return lounge.defer(self.fd, self, lambda: self._begin_late(sni))
-        return self._begin(sni)
+            return lounge.defer(self.fd, self, lambda: self._begin_late(seen))
+        return self._begin(seen)
 
-    def _begin_late(self, sni: str | None) -> None:
+    def _begin_late(self, seen: hello.Hello) -> None:
         """As a step of its own, which nobody calls who could close it, as the lounge does for a waiter."""
         try:
             if self.deadline <= self._service.lounge.now:
                 return self._close()
-            return self._begin(sni)
+            return self._begin(seen)
         except BaseException:  # as in Lounge.serve
             return self.crashed()
 
-    def _begin(self, sni: str | None = None) -> None:
+    def _begin(self, seen: hello.Hello | None = None) -> None:
         """The ClientHello is whole: TLS begins, with a connection that has this place in the lounge."""
         self._restore_low_water()
         service = self._service
         connection = Connection(service, self._endpoint, self._sock, self._peer, admitted=self._admitted is not False)
-        connection.sni = sni
+        if seen is not None:
+            connection.sni, connection.versions = seen.sni, seen.versions
         connection.armed = self.armed
-        connection.deadline = self.deadline
+        connection.deadline, connection.accepted = self.deadline, self.idle_from
         self._step, self._admitted = _over, None
         service.crowd.follows(self, connection)
         try:
@@ -198,9 +200,14 @@ class Arrival:
         return farewell.begin()
 
     def _turn_away(self, why: str, reason: str) -> None:
-        self._service.tally.count(f"failures.{reason}")
-        self._complain(why)
+        self._failed(why, reason)
         self._close()
+
+    def _failed(self, why: str, reason: str, alert: str = "", seen: hello.Hello | None = None) -> None:
+        """Counts and says why there is no handshake; `reason` is a word of tally.FAILURES."""
+        self._service.tally.count(f"failures.{reason}")
+        sni, versions = (None, b"") if seen is None else (seen.sni, seen.versions)
+        self._service.failures(Failure(why, self._peer, self._endpoint.name, alert, sni, versions))
 
     # What the steps share.
 

@@ -8,11 +8,13 @@ import os
 import socket
 import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from uwsgi_tls.calls import Calls
 from uwsgi_tls.scoreboard import Slot
 from uwsgi_tls.service import Service
 from uwsgi_tls.tally import GAUGES, SOCKETS, WAITS
+from uwsgi_tls.wear import Wear
 
 _QUEUE = struct.Struct("=24xI")  # tcpi_unacked of a listening socket, in struct tcp_info of linux/tcp.h
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -21,19 +23,31 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 class Census:
     """Counts who is there and tells it."""
 
-    def __init__(self, slot: Slot, listeners: Sequence[socket.socket]) -> None:
+    def __init__(
+        self, slot: Slot, listeners: Sequence[socket.socket], calls: Calls | None = None, wear: Wear | None = None
+    ) -> None:
+        """`calls` and `wear` look at what there is at each beat."""
         self.service: Service | None = None  # that there is nothing of to tell yet
         self._slot = slot
+        self._calls = calls
+        self._wear = wear
         self._listeners = tuple(dict.fromkeys(listeners))[:SOCKETS]
         self._requests, self._micros, self._average = 0, 0, 0  # when it was told last
 
     def beat(self, now: float) -> None:
         """Tells that the worker is alive at `now` (time.monotonic() seconds), and all else that there is to tell."""
-        self._slot.beat(now)
-        if self.service is not None:
-            self.tell(self.service)
+        service, calls = self.service, self._calls
+        if service is None:
+            return self._slot.beat(now)
+        self._slot.beat(now, calls.look(now, list(service.running)) if calls is not None else 0.0)
+        service.failures.keep_time(now)
+        counts = self.tell(service)
+        if self._wear is not None:
+            self._wear.look(now, counts)
+        return None
 
-    def tell(self, service: Service) -> None:
+    def tell(self, service: Service) -> Mapping[str, int]:
+        """Tells what there is to count; returns the same."""
         crowd = service.crowd
         counts = {
             **dict.fromkeys(GAUGES, 0),
@@ -52,6 +66,7 @@ class Census:
         for number, sock in enumerate(self._listeners):
             counts[f"queues.{number}"] = queue_length(sock)
         self._slot.tell(counts)
+        return counts
 
     def _average_of(self, requests: int, micros: int) -> int:
         """Microseconds of a request, of late: those since the last time count as much as all before (as in uWSGI)."""

@@ -16,7 +16,6 @@ from uwsgi_tls import peer, tls
 from uwsgi_tls.client_allow import Rule
 from uwsgi_tls.gone import Ended, Gone
 from uwsgi_tls.lounge import READ, WRITE
-from uwsgi_tls.tally import Tally
 
 
 class Channel:
@@ -30,17 +29,14 @@ class Channel:
 
     def handshake(self) -> bool:
         """Goes on with the handshake as far as it can; True when it is complete. Raises Gone."""
+        self.want = READ
         try:
-            self._tls.do_handshake()
-        except SSL.WantReadError:
-            self.want = READ
-            return False
+            return tls.shake_hands(self._tls)
         except SSL.WantWriteError:
             self.want = WRITE
             return False
         except SSL.Error as error:
-            raise Gone(tls.reason(error, self._tls)) from None
-        return True
+            raise Gone(tls.reason(error, self._tls), tls.alert(error, self._tls)) from None
 
     def receive(self) -> bytes:
         """What one record holds; empty when nothing is there now. Raises Gone."""
@@ -102,28 +98,20 @@ class Channel:
         """Whether that is the name in the ClientHello that OpenSSL has read."""
         return tls.has_asked_for(self._tls, name)
 
-    def client_variables(self, sni: str, export_cert: bool, rules: Sequence[Rule]) -> peer.Variables:
+    def outcome(self) -> tls.Handshake:
+        """What the handshake, which is complete, has come to."""
+        return tls.outcome(self._tls)
+
+    def client_variables(
+        self, shaken: tls.Handshake, sni: str, export_cert: bool, rules: Sequence[Rule]
+    ) -> peer.Variables:
         """What the handshake proved, as CGI variables. Raises Gone where it did not prove enough to stay."""
-        objection = peer.objection(self._tls, rules)
+        objection = peer.objection(self._tls, shaken, rules)
         if objection:
             with suppress(SSL.Error):
                 self._tls.shutdown()  # TLS has an alert for it, access_denied, but pyOpenSSL does not
-            raise Gone(objection)
-        return peer.client_variables(self._tls, sni, export_cert)
-
-    def seconds_left(self, trusted_until: float) -> float:
-        """For how long what the client has proved is true; peer.py."""
-        return peer.seconds_left(self._tls, trusted_until)
-
-    def count_in(self, tally: Tally) -> None:
-        """Counts a handshake that is complete, and whose client may stay."""
-        conn = self._tls
-        tally.shaken_hands(
-            conn.get_protocol_version_name(),
-            conn.get_cipher_name() or "",
-            resumed=tls.resumed(conn),
-            verified=conn.get_peer_certificate() is not None,
-        )
+            raise Gone(objection, "sent: close_notify")
+        return peer.client_variables(self._tls, shaken, sni, export_cert)
 
     def facts(self, sni: str) -> peer.TlsFacts:
         """What was negotiated, for the built-in page."""

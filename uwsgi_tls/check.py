@@ -10,15 +10,28 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 
-from uwsgi_tls import activation, certificates, daemon, ignored, listeners, master, notify, policy, privileges, vhosts
+from uwsgi_tls import (
+    activation,
+    certificates,
+    daemon,
+    ignored,
+    listeners,
+    notify,
+    policy,
+    privileges,
+    surroundings,
+    users,
+    vhosts,
+)
+from uwsgi_tls.access_log import AccessLog
 from uwsgi_tls.backends import application
 from uwsgi_tls.backends.nodes import node
 from uwsgi_tls.endpoints import open_at_start
 from uwsgi_tls.https_option import HttpsListener, Site
-from uwsgi_tls.logs import AccessLog, printable
+from uwsgi_tls.log_text import printable
 from uwsgi_tls.options import Config
 from uwsgi_tls.passphrases import Passphrases
-from uwsgi_tls.privileges import Identity
+from uwsgi_tls.users import Identity
 from uwsgi_tls.worker import EXIT_NO_APPLICATION
 
 
@@ -27,11 +40,11 @@ def run(config: Config) -> int:
     report: list[str] = []
     for name in notify.VARIABLES:  # an application that is tried is not to tell the service manager anything
         os.environ.pop(name, None)
-    config = activation.with_passed(config, os.environ, report.append)
+    config = activation.with_passed(config, activation.passed(os.environ, report.append))
     privileges.close_inherited({address.fd for address in activation.descriptors(config)})
     privileges.preload()
-    identity = privileges.resolve(config.uid, config.gid, config.add_gid, config.strict, report.append)
-    master.check_paths(config, identity)
+    identity = users.identity(config, report.append)
+    surroundings.check_paths(config, identity)
     nodes = [node(address) for address in config.http_to]
     fallback = [node(address, "http-fallback") for address in config.http_fallback]
     AccessLog(config.log_format, config.log_json)
@@ -115,11 +128,12 @@ def _try_application(config: Config, identity: Identity | None) -> int:
     try:
         daemon.leave_terminal()
         daemon.only_write_to_terminal()
-        if config.chdir:
-            os.chdir(config.chdir)
         if identity is not None:
             privileges.drop(identity)
-        privileges.harden(no_new_privs=identity is not None)
+        if config.chdir:
+            os.chdir(config.chdir)
+        privileges.keep_granted(config.cap)
+        privileges.harden(no_new_privs=identity is not None, umask=config.umask)
         application.load(config)
         status = 0
     except BaseException as error:  # an application's import may raise anything

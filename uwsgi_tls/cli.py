@@ -32,6 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from uwsgi_tls import control
 
             return control.run(words)
+        if words and words[0] == "status":
+            from uwsgi_tls import status
+
+            return status.run(words[1:])
         line = config.read_command_line(words)
         if line.asks("help"):
             columns = shutil.get_terminal_size().columns
@@ -40,6 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if line.asks("version"):
             print(version_text())
             return 0
+        if line.asks("explain-privileges"):
+            from uwsgi_tls import explain
+
+            if pidfile := explain.pidfile_alone(line):
+                return explain.run_of_pidfile(pidfile)
         return _run(config.load(words, os.environ))
     except ConfigError as error:
         print(f"uwsgi-tls: {error}", file=sys.stderr)
@@ -66,6 +75,10 @@ def _run(configuration: Config) -> int:
         from uwsgi_tls import check
 
         return check.run(configuration)
+    if configuration.explain_privileges:
+        from uwsgi_tls import explain
+
+        return explain.run(configuration)
     from uwsgi_tls import master
 
     return master.run(configuration)

@@ -17,7 +17,7 @@ from uwsgi_tls.converters import FALSE_WORDS, TRUE_WORDS, SharedSocket
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import Site
 from uwsgi_tls.options import ACTIONS, BY_NAME, BY_SHORT, ROWS, Config, Row
-from uwsgi_tls.placeholders import Placeholders, Setting, references, substitute_magic
+from uwsgi_tls.placeholders import Placeholders, Setting, Source, references, substitute_magic
 
 COMMAND_LINE = "command line"
 INCLUDE_DEPTH_MAX = 16
@@ -43,17 +43,21 @@ class CommandLine:
         return any(setting.name in BY_NAME[name].names for setting in self.settings)
 
 
-def load(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
-    """The configuration that argv (without the program's name) and environ ask for. Raises ConfigError."""
+def load(argv: Sequence[str], environ: Mapping[str, str], source: Source | None = None) -> Config:
+    """The configuration that argv (without the program's name) and environ ask for, its files opened by `source`.
+
+    Raises ConfigError.
+    """
+    source = Source() if source is None else source
     line = read_command_line(argv)
     written = (*_environment_settings(environ), *line.settings, *_positional_settings(line.files))
-    settings = tuple(inner for setting in written for inner in _unfold(setting, ()))
+    settings = tuple(inner for setting in written for inner in _unfold(setting, (), source))
     placeholders = references(settings)
     strangers = [s for s in settings if not _is_known(s) and s.name not in placeholders]
     for setting in strangers:
         if not setting.where.startswith(_ENVIRONMENT):
             raise _unknown(setting)
-    values, origins = _convert(settings, environ)
+    values, origins = _convert(settings, environ, source)
     without_effect = _without_effect(settings)
     if values.get("strict"):
         _refuse_doubtful(strangers, without_effect)
@@ -62,6 +66,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> Config:
         origins=origins,
         ignored=tuple(dict.fromkeys(s.name for s in without_effect)),
         warnings=_warnings(values, strangers),
+        files=tuple(dict.fromkeys(source.files)),
     )
     _check(config)
     return config
@@ -144,21 +149,21 @@ def _positional_settings(files: Iterable[str]) -> Iterator[Setting]:
 # Actions that take place while settings are read
 
 
-def _unfold(setting: Setting, open_files: tuple[tuple[str, str], ...]) -> Iterator[Setting]:
+def _unfold(setting: Setting, open_files: tuple[tuple[str, str], ...], source: Source) -> Iterator[Setting]:
     """The settings that one stands for: the contents of an included file, what `set` sets, or itself."""
     if setting.placeholder:
         yield setting
     elif setting.name in _INI.names:
-        for inner, files in _read_included(setting, open_files):
-            yield from _unfold(inner, files)
+        for inner, files in _read_included(setting, open_files, source):
+            yield from _unfold(inner, files, source)
     elif setting.name in _SET.names or setting.name in _SET_PLACEHOLDER.names:
-        yield from _unfold(_set(setting), open_files)
+        yield from _unfold(_set(setting), open_files, source)
     else:
         yield setting
 
 
 def _read_included(
-    setting: Setting, open_files: tuple[tuple[str, str], ...]
+    setting: Setting, open_files: tuple[tuple[str, str], ...], source: Source
 ) -> Iterator[tuple[Setting, tuple[tuple[str, str], ...]]]:
     try:
         text = substitute_magic(setting.value, setting.magic) if setting.magic is not None else setting.value
@@ -170,7 +175,7 @@ def _read_included(
             raise ValueError(f"files are included deeper than {INCLUDE_DEPTH_MAX}")
     except ValueError as error:
         raise ConfigError(setting.name, setting.value, str(error), setting.where) from None
-    for inner in ini.read(path, section, setting.name, setting.where):
+    for inner in ini.read(path, section, setting.name, setting.where, source):
         yield inner, (*open_files, opened)
 
 
@@ -211,9 +216,11 @@ def _unknown(setting: Setting) -> ConfigError:
     return ConfigError(setting.name, setting.value, f"no such option{hint}", setting.where)
 
 
-def _convert(settings: Sequence[Setting], environ: Mapping[str, str]) -> tuple[dict[str, Any], dict[str, str]]:
+def _convert(
+    settings: Sequence[Setting], environ: Mapping[str, str], source: Source
+) -> tuple[dict[str, Any], dict[str, str]]:
     """The values of our options by field name, and by option name where the last value of each was written."""
-    placeholders = Placeholders(settings, environ)
+    placeholders = Placeholders(settings, environ, source)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for setting in settings:
@@ -235,7 +242,7 @@ def _value(row: Row, setting: Setting, placeholders: Placeholders) -> Any:
             raise ValueError("the value is missing")
         value = row.convert(text)
     except ValueError as error:
-        raise ConfigError(setting.name, text, str(error), setting.where) from None
+        raise ConfigError(setting.name, text, str(error), setting.where) from error
     if isinstance(value, Site | SharedSocket):
         return dataclasses.replace(value, where=setting.where)
     return value
@@ -301,6 +308,9 @@ def _check(config: Config) -> None:
         raise error(
             "http-enable-proxy-protocol", "true", "proxy-protocol-trust must name the load balancers to believe"
         )
+    if 0 < config.max_worker_lifetime <= config.min_worker_lifetime:
+        cause = f"it must be more than min-worker-lifetime = {config.min_worker_lifetime}"
+        raise error("max-worker-lifetime", str(config.max_worker_lifetime), cause)
     named = config.module.partition(":")[2]
     if named and config.callable and named != config.callable:
         raise error("callable", config.callable, f"module = {config.module} names another")

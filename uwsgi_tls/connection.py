@@ -5,14 +5,16 @@ far as it can without waiting and then parks the connection in the lounge with a
 blocks. TLS itself is the channel's.
 """
 
+import time
 import traceback
 from _socket import socket as RawSocket  # without the wrapper's work: a connection needs none of it
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from uwsgi_tls import http
+from uwsgi_tls import http, peer
 from uwsgi_tls.channel import Channel
 from uwsgi_tls.exchange import Exchange
+from uwsgi_tls.failures import Failure
 from uwsgi_tls.farewell import LINGER_SECONDS, Farewell
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.intake import Intake
@@ -40,6 +42,7 @@ class Connection:
         "_proof_ends",
         "_requests_left",
         "_seen",
+        "accepted",
         "armed",
         "buffer",
         "closed",
@@ -48,6 +51,7 @@ class Connection:
         "exchange",
         "fd",
         "idle_from",
+        "packed",
         "peer",
         "service",
         "sni",
@@ -55,6 +59,7 @@ class Connection:
         "step",
         "tunnel",
         "variables",
+        "versions",
     )
 
     def __init__(
@@ -66,8 +71,10 @@ class Connection:
         self.sock = sock
         self.fd = sock.fileno()
         self.sni: str | None = None  # as `Hello` has it; None also where the hello could not be seen as a whole
+        self.versions = b""  # likewise
         self.peer = peer  # address and port, as REMOTE_ADDR and REMOTE_PORT have them
         self.deadline = service.lounge.now + service.limits.handshake
+        self.accepted = service.lounge.now
         self.armed = 0
         self.closed = False
         self.step: Callable[[int], None] = self._more_handshake
@@ -75,6 +82,7 @@ class Connection:
         self.exchange: Exchange | None = None  # the request under way
         self.tunnel: Tunnel | None = None  # what that has become
         self.variables: tuple[tuple[str, str], ...] = ()  # those of every request of this connection
+        self.packed = ""  # the same in the form of a uwsgi packet, once one has been sent
         self._channel: Channel | None = Channel(endpoint.context, sock, endpoint.resumes())
         self._intake: Intake | None = None
         self.idle_from = NEVER
@@ -118,7 +126,7 @@ class Connection:
                 return self.finish(linger=False)  # RFC 9112, 9.8: with a closure alert
             if self.step == self._more_handshake:
                 self.service.tally.count("failures.timeout")
-                self._complain("TLS handshake did not finish in time")
+                self._failed("it did not finish in time")
             self.close()
 
     def crashed(self) -> None:
@@ -136,10 +144,13 @@ class Connection:
                 return self._park(channel.want)
             if self.endpoint.by_name and not channel.has_asked_for(self.sni):
                 raise Gone("the client has asked for another name than it seemed to")
-            identity = channel.client_variables(self.sni or "", self.service.export_cert, self.endpoint.client_allow)
+            shaken = channel.outcome()
+            identity = channel.client_variables(
+                shaken, self.sni or "", self.service.export_cert, self.endpoint.client_allow
+            )
         except Gone as gone:
             self.service.tally.not_shaken_hands(str(gone))
-            self._complain(f"TLS handshake failed: {gone}")
+            self._failed(str(gone), gone.alert)
             # The alert that tells the client why is on its way; closing with unread bytes would overtake it by a reset.
             return self._linger()
         self.variables = (
@@ -149,8 +160,15 @@ class Connection:
             ("REMOTE_ADDR", self.peer[0]),
             ("REMOTE_PORT", self.peer[1]),
         )
-        self._proof_ends = self.service.lounge.now + channel.seconds_left(self.endpoint.trusted_until)
-        channel.count_in(self.service.tally)
+        self._proof_ends = self.service.lounge.now + peer.seconds_left(shaken, self.endpoint.trusted_until)
+        # The lounge's clock has stood still during this step, which may be all of the handshake.
+        self.service.tally.shaken_hands(
+            shaken.protocol,
+            shaken.cipher,
+            time.monotonic() - self.accepted,
+            resumed=shaken.resumed,
+            verified=shaken.certificate is not None,
+        )
         self.service.crowd.handshake_over(self.fd)
         self.step = self._more_head
         self.idle_from = self.service.lounge.now
@@ -465,6 +483,11 @@ class Connection:
 
     def _park(self, events: int) -> None:
         self.service.lounge.park(self.fd, self, events)
+
+    def _failed(self, reason: str, alert: str = "") -> None:
+        """Says why there is no handshake."""
+        failure = Failure(reason, self.peer, self.endpoint.name, alert, self.sni, self.versions)
+        self.service.failures(failure)
 
     def _complain(self, text: str) -> None:
         self.service.complain(f"{text} (client {self.peer[0]}, {self.endpoint.name})")

@@ -8,9 +8,8 @@ policy.py's; uWSGI: core/ssl.c.
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from OpenSSL import SSL, crypto
 from OpenSSL._util import lib as _lib
@@ -55,7 +54,7 @@ def _build(site: Site, material: Material, scope: str) -> SSL.Context:
     if material.client_cas:
         tls.renew_no_ticket(context)
     context.set_session_id(session_id(site, material, scope))
-    context.set_alpn_select_callback(_select_http11)
+    tls.speak_http11(context)
     return context
 
 
@@ -185,8 +184,3 @@ def _digest(*parts: bytes) -> bytes:
     for part in parts:
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.digest()
-
-
-def _select_http11(connection: SSL.Connection, offered: Sequence[bytes]) -> Any:
-    # Without a common name the handshake goes on without ALPN, as with uWSGI, and curl --http1.0 gets its answer.
-    return b"http/1.1" if b"http/1.1" in offered else SSL.NO_OVERLAPPING_PROTOCOLS

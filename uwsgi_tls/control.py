@@ -1,4 +1,4 @@
-"""`uwsgi-tls reload` and `uwsgi-tls stop`: tells a running master, which a pid file names.
+"""`uwsgi-tls reload` and `uwsgi-tls stop`: finds a running master, which a pid file names, and tells it.
 
 A pid file may have outlived its process and the number may be another's by now. So the process is held by a
 descriptor (pidfd_open(2)) before it is looked at, and is told only if it is called as ours are (titles.py). Who may
@@ -13,6 +13,7 @@ import select
 import signal
 import stat
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,7 +28,26 @@ STOP_SECONDS = 90  # more than the default of reload-mercy
 _SIGNALS = {"reload": signal.SIGHUP, "stop": signal.SIGTERM}
 
 
-class _Parser(argparse.ArgumentParser):
+class Stopped(ConfigError):
+    """There is no pid file, or it is empty: no server is meant to run."""
+
+
+class Dead(ConfigError):
+    """The pid file names a process that is no server of ours, or none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Master:
+    """A running one."""
+
+    pid: int
+    uid: int
+    process: int  # a descriptor of it, pidfd_open(2)
+
+
+class Parser(argparse.ArgumentParser):
+    """That of a verb; what is wrong with the words raises ConfigError."""
+
     def error(self, message: str) -> NoReturn:  # argparse's own prints the usage too, and exits with 2
         raise ConfigError("command", self.prog.split()[-1], f"{message} (uwsgi-tls {self.prog.split()[-1]} --help)")
 
@@ -35,14 +55,14 @@ class _Parser(argparse.ArgumentParser):
 def run(words: Sequence[str]) -> int:
     """Does what `words` say, the verb first; returns the exit status. Raises ConfigError."""
     verb = words[0]
-    parser = _Parser(prog=f"uwsgi-tls {verb}", description=_descriptions[verb])
+    parser = Parser(prog=f"uwsgi-tls {verb}", description=_descriptions[verb])
     parser.add_argument("--pidfile", metavar="FILE", required=True, help="the pidfile of the running server")
     if verb == "stop":
         parser.add_argument(
             "--wait", metavar="SECONDS", type=int, default=STOP_SECONDS, help=f"for its end (default: {STOP_SECONDS})"
         )
     options = parser.parse_args(words[1:])
-    process = _master(options.pidfile)
+    process = find(options.pidfile).process
     try:
         signal.pidfd_send_signal(process, _SIGNALS[verb])
         if verb == "stop" and not select.select([process], [], [], max(0, options.wait))[0]:
@@ -58,37 +78,39 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def _master(pidfile: str) -> int:
-    """A descriptor of the process that the file names. Raises ConfigError if that is no server of ours."""
+def find(pidfile: str) -> Master:
+    """The server that the file names. Raises Stopped, Dead, or ConfigError where the file is not to be believed."""
     try:
-        content, writer = _read(pidfile)
+        content, writer = read(pidfile, PIDFILE_BYTES)
         text = content.decode("ascii").strip()
+    except FileNotFoundError as error:
+        raise Stopped("pidfile", pidfile, str(error.strerror)) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError("pidfile", pidfile, getattr(error, "strerror", None) or "holds no number") from None
     if not text:
-        raise ConfigError("pidfile", pidfile, "is empty, so its server has ended")
+        raise Stopped("pidfile", pidfile, "is empty, so its server has ended")
     if not (text.isdecimal() and len(text) < 10):
         raise ConfigError("pidfile", pidfile, "holds no number")
     try:
         process = os.pidfd_open(int(text))
     except (OSError, ValueError):
-        raise ConfigError("pidfile", pidfile, f"no process has its number {text}: the server has ended") from None
+        raise Dead("pidfile", pidfile, f"no process has its number {text}: the server has ended") from None
     uid = _uid_of_master(text)
     if uid is None:
         os.close(process)
-        raise ConfigError("pidfile", pidfile, f"process {text} is no uwsgi-tls master; the file is an old one")
+        raise Dead("pidfile", pidfile, f"process {text} is no uwsgi-tls master; the file is an old one")
     if os.geteuid() == 0 and writer not in (0, uid):
         os.close(process)
         raise ConfigError("pidfile", pidfile, f"uid {writer} may write it, and names process {text} of uid {uid}")
-    return process
+    return Master(int(text), uid, process)
 
 
-def _read(pidfile: str) -> tuple[bytes, int]:
-    """What the file begins with, and the uid of him who may have put that there; 0 if none but root.
+def read(path: str, limit: int) -> tuple[bytes, int]:
+    """The first `limit` bytes of a file, and the uid of him who may have put that there; 0 if none but root.
 
     Raises OSError for what is no regular file, and where nobody knows who may have.
     """
-    place, name = os.path.split(pidfile)
+    place, name = os.path.split(path)
     directory, trusted = open_directory(place)
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
@@ -98,7 +120,7 @@ def _read(pidfile: str) -> tuple[bytes, int]:
                 raise OSError(errno.EINVAL, "is not a regular file")
             if os.geteuid() == 0 and status.st_mode & _BY_OTHERS:
                 raise OSError(errno.EPERM, "others than its owner may write to it")
-            return os.read(fd, PIDFILE_BYTES), status.st_uid if trusted else _writer(status, os.fstat(directory))
+            return os.read(fd, limit), status.st_uid if trusted else _writer(status, os.fstat(directory))
         finally:
             os.close(fd)
     finally:

@@ -16,11 +16,22 @@ from uwsgi_tls.addresses import Address, FdAddress, TcpAddress
 from uwsgi_tls.https_option import DEPTH_MAX, HttpsListener, parse_https
 
 INT_MAX = 2**31 - 1
+DESCRIPTORS_MAX = 1 << 20  # beyond what one worker could serve; "unlimited" is no number to plan with
 WAIT_SECONDS_MAX = 2_000_000  # epoll_wait(2) counts milliseconds in an int
 KEEPALIVE_SECONDS = 60
 
 TRUE_WORDS = frozenset(("", "true", "on", "yes", "1"))
 FALSE_WORDS = frozenset(("false", "off", "no", "0"))
+# By number: linux/capability.h.
+CAPABILITY_NAMES = (
+    *("chown", "dac_override", "dac_read_search", "fowner", "fsetid", "kill", "setgid", "setuid", "setpcap"),
+    *("linux_immutable", "net_bind_service", "net_broadcast", "net_admin", "net_raw", "ipc_lock", "ipc_owner"),
+    *("sys_module", "sys_rawio", "sys_chroot", "sys_ptrace", "sys_pacct", "sys_admin", "sys_boot", "sys_nice"),
+    *("sys_resource", "sys_time", "sys_tty_config", "mknod", "lease", "audit_write", "audit_control", "setfcap"),
+    *("mac_override", "mac_admin", "syslog", "wake_alarm", "block_suspend", "audit_read", "perfmon", "bpf"),
+    "checkpoint_restore",
+)
+_ROOTS_OWN = ("setgid", "setuid", "setpcap", "setfcap")  # with each of them the next call brings all the others back
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 
@@ -80,6 +91,35 @@ def keepalive_seconds(text: str) -> int:
 def verify_depth(text: str) -> int:
     """A number of intermediate CAs; without one it is 1, as in uWSGI."""
     return integer(0, DEPTH_MAX)(text) if text else 1
+
+
+def capabilities(text: str) -> tuple[int, ...]:
+    """Numbers of capabilities, from their names (with or without CAP_) or numbers, joined by commas."""
+    numbers = []
+    for word in text.split(","):
+        name = word.strip().lower().removeprefix("cap_")
+        if name.isascii() and name.isdecimal() and int(name) < len(CAPABILITY_NAMES):
+            name = CAPABILITY_NAMES[int(name)]
+        if name not in CAPABILITY_NAMES:
+            raise ValueError(f"there is no capability {word.strip()!r}, see capabilities(7)")
+        if name in _ROOTS_OWN:
+            raise ValueError(f"{name} leads back to root, which is given up for good")
+        numbers.append(CAPABILITY_NAMES.index(name))
+    return tuple(dict.fromkeys(numbers))
+
+
+def file_mode(text: str) -> int:
+    """Octal permissions, such as 660."""
+    if not re.fullmatch(r"0?[0-7]{3}", text):
+        raise ValueError("is not an octal mode such as 660")
+    return int(text, 8)
+
+
+def file_mode_mask(text: str) -> int:
+    """An octal umask(2), such as 027."""
+    if not re.fullmatch(r"0?[0-7]{1,3}", text):
+        raise ValueError("is not an octal mask such as 027")
+    return int(text, 8)
 
 
 def crl_check(text: str) -> str:

@@ -6,6 +6,7 @@ nobody may open for us stay as they were: whoever can close his own files must n
 revoked.
 """
 
+import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -13,15 +14,18 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 
-from uwsgi_tls import certificates, monitor, privileges, sites, vhosts
+from uwsgi_tls import certificates, privileges, sites, vhosts
 from uwsgi_tls.certificates import CertificateInfo
 from uwsgi_tls.chains import EXPIRY_WARNING
 from uwsgi_tls.listeners import HttpsSocket
 from uwsgi_tls.logs import line
+from uwsgi_tls.monitor import Monitor, start
+from uwsgi_tls.named import Named, named_files
 from uwsgi_tls.options import Config
 from uwsgi_tls.passphrases import Passphrases
-from uwsgi_tls.privileges import Identity
+from uwsgi_tls.placeholders import Source
 from uwsgi_tls.trusted_path import open_unlinked
+from uwsgi_tls.users import Identity
 from uwsgi_tls.vhosts import Reader
 from uwsgi_tls.worker import Listener
 
@@ -29,42 +33,57 @@ from uwsgi_tls.worker import Listener
 class Endpoints:
     """Those of one configuration."""
 
-    def __init__(self, config: Config, sockets: Sequence[HttpsSocket], identity: Identity | None = None) -> None:
-        """`identity` is whom root becomes after the start, if anybody."""
-        self.monitor: monitor.Monitor | None = None
+    def __init__(
+        self,
+        config: Config,
+        sockets: Sequence[HttpsSocket],
+        identity: Identity | None = None,
+        before: "Endpoints | None" = None,
+        monitor: Monitor | None = None,
+    ) -> None:
+        """`identity` is whom root becomes after the start, if anybody; `before` are those of the configuration as it
+        was until now, which know passphrases, and keys that may not be read again; `monitor` reads what we may not.
+        """
+        self.monitor = monitor
         self._named = named_files(config)
         self._in_directory: frozenset[str] = frozenset()  # what sni-dir had in it when it was last read
         self.certificates: Sequence[CertificateInfo] = ()  # those that are served
-        self._known: certificates.Known = {}  # with their keys
+        self.kept: Sequence[str] = ()  # those of them, by file, that could not be read the last time
+        self._known: certificates.Known = before._known if before is not None else {}  # with their keys
         self._config = config
         self._identity = identity
         self._sockets = sockets
         self._prefix = config.procname_prefix
         self._read = partial(certificates.read_file, opened=self.open_file)
         self._passphrases = Passphrases(config.ssl_key_password_file, config.ssl_key_password_command)
+        if before is not None:
+            self._passphrases.remember(before._passphrases)
         self._reader = Reader(self._read, self._for_key, partial(certificates.read_names, opened=self.open_file))
 
     def make(self, warn: Callable[[str], None]) -> list[Listener]:
-        """Reads all files and builds all contexts, at the start. Raises ConfigError."""
+        """Reads all files and builds all contexts; a certificate and key that were read before and may not be read now
+        stay as they were. Raises ConfigError.
+        """
         served = self._open(warn)
         self._passphrases.may_ask = False
         return served
 
-    def remake(self) -> list[Listener]:
-        """The same for a reload, where a certificate and key that may not be read stay as they were."""
-        return self._open(line)
+    def start_monitor(self, load: Callable[[Source], Config] | None = None) -> Monitor:
+        """Leaves a process root that opens the named files for us from now on, and what `load` finds named later.
 
-    def start_monitor(self) -> None:
-        """Leaves a process root that opens the named files for us from now on. Raises PrivilegeError."""
+        Raises PrivilegeError.
+        """
+        named = Named(self._config, load)
         try:
-            self.monitor = monitor.start(self._is_named, self._prefix)
+            self.monitor = start(named.has, named.read_again, self._prefix)
         except OSError as error:
             raise privileges.PrivilegeError(f"no monitor could be started: {error}") from None
         line(f"the monitor (pid: {self.monitor.pid}) stays root, to read certificates and keys at a reload")
+        return self.monitor
 
     def foretell(self) -> None:
         """After the drop: says which files a reload will not be able to read."""
-        for path in sorted(self.paths()):
+        for path in sorted({*self.paths(), *self._config.files}):
             try:
                 os.close(self.open_file(path))
             except OSError as error:
@@ -85,14 +104,13 @@ class Endpoints:
         if os.geteuid() == 0:
             return open_at_start(path, self._identity)
         try:
+            if self._config.chroot:  # what has that name inside is another file
+                raise PermissionError(errno.EPERM, "it lies outside of chroot, and there is no monitor")
             return certificates.open_file(path)
         except PermissionError:
             if self.monitor is None:
                 raise
             return self.monitor.open(path)
-
-    def _is_named(self, path: str) -> bool:
-        return path in self._named or sites.is_in_directory(self._config, path, os.path.lexists)
 
     def remind(self) -> None:
         """Says which certificates are about to expire, or have."""
@@ -108,7 +126,9 @@ class Endpoints:
         for number, https in enumerate(self._sockets):
             endpoint = vhosts.endpoint(loaded, number, https.name, https.port)
             served.append(Listener(https.socket, endpoint, int(https.socket.family)))
-        self.certificates, self._known = loaded.certificates, loaded.known
+        before, self._known = self._known, loaded.known
+        self.kept = sorted({files[0] for files, pair in loaded.known.items() if before.get(files) is pair})
+        self.certificates = loaded.certificates
         for text in (*map(str, loaded.certificates), *loaded.warnings):
             warn(text)
         return served
@@ -128,11 +148,3 @@ def open_at_start(path: str, identity: Identity | None) -> int:
     with suppress(PermissionError), privileges.acting_as(identity):
         return certificates.open_file(path)
     return open_unlinked(path)
-
-
-def named_files(config: Config) -> frozenset[str]:
-    """Every file that the TLS options name, as they are written there."""
-    names = {config.ssl_key_password_file, config.ssl_crl, config.sni_dir}
-    for site in (*config.listeners, *config.sni, *config.sni2, *config.sni_regexp):
-        names |= set(site.files)
-    return frozenset(names - {""})

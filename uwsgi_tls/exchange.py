@@ -9,6 +9,7 @@ a client has turned out to be slower than its response.
 
 import threading
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from http import HTTPStatus
@@ -20,6 +21,7 @@ from uwsgi_tls.http import RequestHead
 from uwsgi_tls.pace import Pace
 from uwsgi_tls.sources import File, FileSource, Source
 from uwsgi_tls.spool import Spool
+from uwsgi_tls.tally import BOUNDS
 
 if TYPE_CHECKING:
     from uwsgi_tls.connection import Connection
@@ -69,7 +71,7 @@ class Exchange:
         self.head = head  # None: the request could not be read
         self.body: Spool | None = None
         self.taken = False  # a backend has it, and closes the body
-        self.started = time.time()
+        self.started = time.monotonic()  # the clock on the wall may be set meanwhile
         self.status = 0
         self.sent = 0  # bytes of the response's body
         self.headers = self.head_bytes = 0
@@ -374,12 +376,12 @@ class Exchange:
         self.over = True
         service = self.connection.service
         service.requests += 1
-        tally, ended = service.tally, time.time()
+        tally, seconds = service.tally, time.monotonic() - self.started
         tally.responses[self.status // 100] += 1
-        if ended > self.started:  # else the clock was set
-            tally.seconds += ended - self.started
+        tally.seconds += seconds
+        tally.durations[bisect_left(BOUNDS, seconds)] += 1
         if service.access_log is not None:
-            service.access_log.write(access.record(self, ended))
+            service.access_log.write(access.record(self, seconds))
         if self.body is not None and not self.taken:
             self.body.close()
         source, self._source = self._source, None

@@ -33,7 +33,7 @@ class Farewell:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
             return self._close()
-        return self.ready(0)
+        return self._service.lounge.park(self.fd, self, READ)  # what has come is an event, too
 
     def ready(self, events: int) -> None:
         try:

@@ -9,7 +9,8 @@ Follows RFC 8446 4.1.2 (ClientHello) and 5.1 (records), RFC 6066 3 (server_name)
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from struct import unpack_from
 from typing import Literal
 
@@ -24,6 +25,9 @@ _CLIENT_HELLO = 1
 _MESSAGE_HEADER_BYTES = 4
 _SERVER_NAME = 0
 _ALPN = 16
+_SUPPORTED_VERSIONS = 43
+_VERSION_NAMES = {0x0300: "SSLv3", 0x0301: "TLSv1", 0x0302: "TLSv1.1", 0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}
+_VERSIONS_MAX = 8  # that are named
 
 # RFC 9110 9.1: a method is a token; RFC 9112 3: one space follows it.
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+(?: |\Z)")
@@ -39,6 +43,7 @@ class Hello:
 
     sni: str | None  # None: it asks for none; "": for what is no host name
     alpn: tuple[str, ...]
+    versions: bytes = field(default=b"", compare=False)  # of TLS that the client offers, as `version_names` takes them
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +125,7 @@ def _names(message: bytes, at: int, end: int) -> Hello:
 
     A length that lies takes `at` past `end`, never back, so one comparison after the skipping finds all of them.
     """
+    versions = message[at : at + 2]
     try:
         at += 2 + 32  # legacy_version, random
         at += 1 + message[at]  # legacy_session_id
@@ -141,8 +147,20 @@ def _names(message: bytes, at: int, end: int) -> Hello:
             sni = _server_name(message[at : at + size])
         elif kind == _ALPN:
             alpn = _protocols(message[at : at + size])
+        elif kind == _SUPPORTED_VERSIONS:
+            versions = message[at + 1 : at + size]
         at += size
-    return Hello(sni, alpn)
+    return Hello(sni, alpn, versions)
+
+
+def version_names(versions: bytes) -> list[str]:
+    """The versions of `Hello.versions`, each once, without those of GREASE (RFC 8701); for people.
+
+    They are those of supported_versions (RFC 8446, 4.2.1), or the newest one where a client knows no such extension.
+    """
+    numbers = (versions[at] << 8 | versions[at + 1] for at in range(0, len(versions) - 1, 2))
+    named = (_VERSION_NAMES.get(number, f"0x{number:04x}") for number in numbers if number & 0x0F0F != 0x0A0A)
+    return list(islice(dict.fromkeys(named), _VERSIONS_MAX))
 
 
 def _server_name(extension: bytes) -> str:

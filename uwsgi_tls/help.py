@@ -22,6 +22,7 @@ WAYS = (
 COMMANDS = (
     ("reload", "as HUP, to the server that --pidfile FILE names"),
     ("stop", "as TERM, and wait for its end"),
+    ("status", "how it is; exits with 0, 150 (something is wrong), or 1, 3, 4"),
     ("pki ...", "make certificates of your own; see uwsgi-tls pki --help"),
 )
 EXIT_STATUSES = (
@@ -33,6 +34,7 @@ SIGNALS = (
     ("TERM, INT", "stop gracefully, within reload-mercy seconds"),
     ("QUIT", "stop now"),
     ("HUP", "reload: start new workers, then retire the old ones"),
+    ("USR2", "tell how all is, in FILE.status beside the pidfile FILE"),
     ("TTIN, TTOU", "one worker more, one worker less"),
 )
 INI_NOTES = """\
@@ -52,8 +54,8 @@ hash of the path, `%v` the working directory, `%h` the host's name, `%u` and `%U
 per cent sign.
 
 An option of uWSGI that has no effect here is named in the log and ignored, or refused with `strict`. An option that
-would make the server more open if it were left out (`chroot`, `sni`, `route`, `immediate-uid` and their kin, conditions
-and loops) is an error. An unknown name is an error too; as a `UWSGI_*` variable, a warning.
+would make the server more open if it were left out (`namespace`, `sni`, `route`, `immediate-uid` and their kin,
+conditions and loops) is an error. An unknown name is an error too; as a `UWSGI_*` variable, a warning.
 """
 GROUP_NOTES = {
     LISTENING: "ADDRESS is HOST:PORT, :PORT, [IPV6]:PORT, /PATH, @NAME or fd://N.",

@@ -46,7 +46,6 @@ SHORTS: Mapping[str, str] = {
     "J": "test",
     "O": "optimize",
     "Q": "spooler",
-    "R": "max-requests",
     "T": "enable-threads",
     "a": "abstract-socket",
     "c": "cgi-mode",
@@ -95,9 +94,7 @@ REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("inherit", "inject-after", "inject-before"), _ONLY_INI),
     **dict.fromkeys(("declare-option", "declare-option2", "resolve"), "not supported: write the option itself"),
     **dict.fromkeys(("http-gid", "http-uid", "immediate-gid", "immediate-uid"), _AS_UID),
-    **dict.fromkeys(
-        ("chroot", "namespace", "ns", "pivot-root", "pivot_root", "setns", "unshare", "unshare2"), _OUTSIDE
-    ),
+    **dict.fromkeys(("namespace", "ns", "pivot-root", "pivot_root", "setns", "unshare", "unshare2"), _OUTSIDE),
     **dict.fromkeys(("ssl-enable-sslv3", "ssl-enable3"), _SSLV3),
     **dict.fromkeys(("stop", "reload"), 'not supported: send the signal, as in kill -TERM "$(cat PIDFILE)"'),
     **dict.fromkeys(("pause", "resume", "suspend"), "not supported: a server cannot be paused"),
@@ -114,27 +111,26 @@ _ALWAYS = _words(
 
 _LATER = _words(
     """
-    abstract-socket add-header after-request-hook attach-daemon cap chdir2 cheap cheaper cheaper-algo
+    abstract-socket add-header after-request-hook attach-daemon chdir2 cheap cheaper cheaper-algo
     cheaper-busyness-backlog-alert cheaper-busyness-max cheaper-busyness-min cheaper-busyness-multiplier
     cheaper-initial cheaper-overload cheaper-rss-limit-hard cheaper-rss-limit-soft cheaper-step chmod chmod-socket
     chown-socket chunked-input-limit chunked-input-timeout cpu-affinity daemonize2 die-on-idle drop-after-apps
-    drop-after-init env envdir evil-reload-on-as evil-reload-on-rss exit-on-reload fallback-config forkbomb-delay
-    freebind fs-reload harakiri harakiri-graceful-signal harakiri-graceful-timeout harakiri-verbose http
+    drop-after-init env envdir evil-reload-on-as evil-reload-on-rss exit-on-reload fallback-config
+    freebind fs-reload harakiri-graceful-signal harakiri-graceful-timeout harakiri-verbose http
     http-buffer-size http-harakiri
     http-path-info-no-decode-slashes http-post-buffering http-quiet http-raw-body
     http-socket http-ss http-stats http-stats-server http-to-https http-use-socket http11-socket
     httprouter idle import lazy lazy-apps limit-as limit-nproc log-4xx log-5xx
-    log-backupname log-date log-ioerror log-master log-maxsize log-micros log-prefix log-reopen log-slow
-    log-syslog log-truncate log-x-forwarded-for log-zero logdate logfile-chmod logfile-chown logger logger-req
-    logto2 manage-script-name master-as-root master-fifo max-fd max-requests max-requests-delta
-    max-worker-lifetime max-worker-lifetime-delta memory-report min-worker-lifetime mount pidfile2 procname
-    procname-append procname-master py-auto-reload python-autoreload reload-on-as reload-on-rss req-logger
+    log-backupname log-date log-ioerror log-master log-maxsize log-micros log-prefix log-slow
+    log-syslog log-truncate log-x-forwarded-for log-zero logdate logfile-chmod logfile-chown
+    logto2 manage-script-name master-as-root
+    memory-report mount pidfile2 procname
+    procname-append procname-master py-auto-reload python-autoreload
     reuse-port safe-pidfile safe-pidfile2 show-config so-keepalive so-send-timeout socket socket-rcvbuf
     socket-sndbuf socket-timeout ssl-session-use-cache
-    ssl-sessions-use-cache ssl-tmp-dir stats-min
-    stats-minified stats-no-cores thunder-lock touch-chain-reload touch-exec touch-logreopen
-    touch-logrotate touch-reload touch-signal touch-workers-reload umask unenv uwsgi-socket vacuum
-    worker-reload-mercy wsgi-env-behavior wsgi-env-behaviour
+    ssl-sessions-use-cache ssl-tmp-dir stats-no-cores thunder-lock touch-exec
+    touch-logrotate touch-signal unenv uwsgi-socket vacuum
+    wsgi-env-behavior wsgi-env-behaviour
     """
 )
 
@@ -147,14 +143,14 @@ _WITH_VALUE = _words(
     cache-blocksize cache-expire-freq cache-store cache-store-sync cache-sync cache-udp-node cache-udp-server
     cache2 call-as-emperor call-as-emperor1 call-as-emperor2 call-as-emperor4 call-as-root call-as-user
     call-as-user-atexit call-as-vassal call-as-vassal1 call-as-vassal3 call-asap call-in-jail call-post-app
-    call-post-jail call-pre-app call-pre-jail cap carbon carbon-freq carbon-hostname-dots carbon-id
+    call-post-jail call-pre-app call-pre-jail carbon carbon-freq carbon-hostname-dots carbon-id
     carbon-idle-avg carbon-max-retry carbon-retry-delay carbon-root carbon-timeout cgi cgi-allowed-ext
     cgi-buffer-size cgi-helper cgi-index cgi-loadlib cgi-map-helper cgi-safe cgi-timeout cgi-unset cgroup
     cgroup-dir-mode cgroup-opt chdir2 cheaper cheaper-algo cheaper-busyness-backlog-alert
     cheaper-busyness-backlog-multiplier cheaper-busyness-backlog-nonzero cheaper-busyness-backlog-step
     cheaper-busyness-max cheaper-busyness-min cheaper-busyness-multiplier cheaper-busyness-penalty cheaper-initial
     cheaper-overload cheaper-rss-limit-hard cheaper-rss-limit-soft cheaper-step check-interval check-mount
-    check-mountpoint check-static chown-socket chroot chunked-input-limit chunked-input-timeout clock clojure-load
+    check-mountpoint check-static chown-socket chunked-input-limit chunked-input-timeout clock clojure-load
     collect-header config connect-and-read coroae cpu-affinity cron cron-curl cron-curl-legion cron-harakiri
     cron-legion cron2 curl-cron curl-cron-legion daemonize2 declare-option declare-option2 del-header dlopen
     dumbloop-code dumbloop-function dumbloop-modifier1 early-envdir emperor emperor-broodlord emperor-cap
@@ -177,12 +173,12 @@ _WITH_VALUE = _words(
     file-write fileserve-mode final-route final-route-host final-route-if final-route-if-not final-route-label
     final-route-qs final-route-referer final-route-remote-addr final-route-remote-user final-route-run
     final-route-status final-route-uri final-route-user-agent flock flock-wait flock-wait2 flock2 for for-glob
-    for-readline for-times force-cwd forkbomb-delay forkpty-router forkpty-router-cmd forkpty-router-command
+    for-readline for-times force-cwd forkpty-router forkpty-router-cmd forkpty-router-command
     forkpty-urouter forkptyrouter forkptyrouter-cmd forkptyrouter-cols forkptyrouter-command forkptyrouter-events
     forkptyrouter-fallback forkptyrouter-harakiri forkptyrouter-processes forkptyrouter-rows forkptyrouter-ss
     forkptyrouter-stats forkptyrouter-stats-server forkptyrouter-timeout forkptyrouter-workers forkptyrouter-zerg
     forkptyurouter fs-brutal-reload fs-reload fs-signal ftok gccgo-args gccgo-load gemset geoip-city geoip-country
-    get gevent glusterfs-mount glusterfs-timeout go-args go-load goroutines gridfs-mount harakiri
+    get gevent glusterfs-mount glusterfs-timeout go-args go-load goroutines gridfs-mount
     harakiri-graceful-signal harakiri-graceful-timeout harakiri-queue-threshold heartbeat hook-accepting
     hook-accepting-once hook-accepting1 hook-accepting1-once hook-as-emperor hook-as-gateway hook-as-mule
     hook-as-root hook-as-user hook-as-user-atexit hook-as-vassal hook-asap hook-emperor-lost hook-emperor-reload
@@ -203,10 +199,10 @@ _WITH_VALUE = _words(
     legion-skew-tolerance legion-smart-attach-daemon legion-smart-attach-daemon2 legion-tolerance legion-unlord
     libjail limit-as limit-nproc listen-queue-alarm load-file-in-cache load-file-in-cache-gzip lock-engine locks
     log-alarm log-backupname log-big log-drain log-encoder log-filter log-ioerror log-master-bufsize log-maxsize
-    log-req-encoder log-req-route log-route log-sendfile log-slow log-socket log-zeromq logfile-chmod logger
-    logger-req logto2 loop lq-alarm lua lua-load map-socket master-fifo max-apps max-fd max-requests
-    max-requests-delta max-vars max-worker-lifetime max-worker-lifetime-delta mem-collector-freq metric
-    metric-alarm metric-dir metric-threshold metrics-dir mime-file mimefile min-worker-lifetime mode mongrel2
+    log-req-encoder log-req-route log-route log-sendfile log-slow log-socket log-zeromq logfile-chmod
+    logto2 loop lq-alarm lua lua-load map-socket max-apps
+    max-vars mem-collector-freq metric
+    metric-alarm metric-dir metric-threshold metrics-dir mime-file mimefile mode mongrel2
     mono-app mono-assembly mono-config mono-exec mono-gc-freq mono-index mono-key mono-version mount
     mount-as-emperor mount-as-root mount-as-vassal mount-asap mount-check mount-in-jail mount-post-jail
     mount-pre-jail mountpoint-check mule-harakiri mule-reload-mercy mules multicast multicast-loop multicast-ttl
@@ -229,9 +225,9 @@ _WITH_VALUE = _words(
     rawrouter-gracetime rawrouter-harakiri rawrouter-max-retries rawrouter-processes rawrouter-quiet rawrouter-ss
     rawrouter-stats rawrouter-stats-server rawrouter-subscription-server rawrouter-subscription-slot
     rawrouter-timeout rawrouter-to rawrouter-use-base rawrouter-use-code-string rawrouter-use-pattern
-    rawrouter-workers rawrouter-zerg rb-gc-freq rb-lib rb-require rbrequire rbtimer reload reload-on-as
-    reload-on-exception-repr reload-on-exception-type reload-on-exception-value reload-on-fd reload-on-rss
-    rem-header remap-modifier req-logger require resolve response-header-collect response-headers-limit
+    rawrouter-workers rawrouter-zerg rb-gc-freq rb-lib rb-require rbrequire rbtimer reload
+    reload-on-exception-repr reload-on-exception-type reload-on-exception-value reload-on-fd
+    rem-header remap-modifier require resolve response-header-collect response-headers-limit
     response-route response-route-host response-route-if response-route-if-not response-route-label
     response-route-qs response-route-referer response-route-remote-addr response-route-remote-user
     response-route-run response-route-status response-route-uri response-route-user-agent resume ring-app
@@ -259,10 +255,10 @@ _WITH_VALUE = _words(
     subscriptions-credentials-check subscriptions-sign-check subscriptions-sign-check-tolerance
     subscriptions-sign-skip-uid suspend suwsgi-socket symcall symcall-post-fork symcall-register-rpc tcp-fast-open
     tcp-fastopen test thread-stack-size thread-stacksize threads-stack-size threads-stacksize timer tornado
-    touch-chain-reload touch-exec touch-logreopen touch-logrotate touch-mules-reload touch-reload touch-signal
-    touch-spoolers-reload touch-workers-reload tuntap-device tuntap-device-rule tuntap-router
+    touch-exec touch-logrotate touch-mules-reload touch-signal
+    touch-spoolers-reload tuntap-device tuntap-device-rule tuntap-router
     tuntap-router-firewall-in tuntap-router-firewall-out tuntap-router-route tuntap-router-stats udp
-    ugreen-stacksize umask umount-as-emperor umount-as-root umount-as-vassal umount-asap umount-in-jail
+    ugreen-stacksize umount-as-emperor umount-as-root umount-as-vassal umount-asap umount-in-jail
     umount-post-jail umount-pre-jail unenv unique-cron unique-cron-legion unique-legion-cron
     unprivileged-binary-patch unprivileged-binary-patch-arg unshare unshare2 upload-progress uwsgi-socket
     v8-gc-freq v8-jsgi v8-load v8-module-path v8-preemptive vassal-cap vassal-set vassal-sos vassal-sos-backlog
@@ -276,7 +272,7 @@ _WITH_VALUE = _words(
     webdav-add-rtype-object-prop webdav-add-rtype-prop webdav-class-directory webdav-css webdav-div
     webdav-javascript webdav-js webdav-lock-cache webdav-mount webdav-principal-base webdav-skip-prop
     websocket-max-size websocket-ping-freq websocket-pong-tolerance websockets-max-size websockets-ping-freq
-    websockets-pong-tolerance weight whitelist worker-exec worker-exec2 worker-mount worker-reload-mercy
+    websockets-pong-tolerance weight whitelist worker-exec worker-exec2 worker-mount
     write-errors-tolerance wsgi-env-behavior wsgi-env-behaviour wsgi-lite xml xmlconfig xslt-content-type
     xslt-docroot xslt-ext xslt-stylesheet xslt-var yaml yml zerg zerg-pool zerg-server zergpool zeromq
     zeromq-socket zmq zmq-socket
@@ -300,7 +296,7 @@ _WITHOUT_VALUE = _words(
     http-chunked-input http-manage-rtsp http-manage-source http-path-info-no-decode-slashes http-raw-body
     if-not-reload if-reload ignore-script-name ignore-sigpipe ignore-write-errors
     imperial-monitor-list imperial-monitors-list jailed lazy lazy-apps ldap-schema ldap-schema-ldif log-4xx
-    log-5xx log-format-strftime log-master log-master-req-stream log-master-stream log-micros log-reopen
+    log-5xx log-format-strftime log-master log-master-req-stream log-master-stream log-micros
     log-truncate log-x-forwarded-for log-zero logfile-chown logformat-strftime logger-list loggers-list loop-list
     loops-list lua-gc-freq lua-shell luashell manage-script-name master-as-root memory-report metric-dir-restore
     metrics-dir-restore metrics-no-cores nagios never-swap no-default-app no-defer-accept no-fd-passing
@@ -314,7 +310,7 @@ _WITHOUT_VALUE = _words(
     skip-atexit skip-atexit-teardown skip-zero so-keepalive so-send-timeout so-write-timeout socket-send-timeout
     socket-write-timeout spooler-ordered spooler-quiet ssl-enable-sslv3 ssl-enable3
     sslrouter-cheap sslrouter-sni stackless start-unsubscribed start_response-nodelay static-gzip-all
-    stats-min stats-minified stats-no-cores stats-no-metrics subscription-dotsplit subscriptions-use-credentials
+    stats-no-cores stats-no-metrics subscription-dotsplit subscriptions-use-credentials
     symcall-use-next tcp-fast-open-client tcp-fastopen-client tcp-nodelay threaded-logger thunder-lock ugreen
     unsubscribe-on-graceful-reload use-abort vacuum vhost vhost-host write-errors-exception-only
     wsgi-accept-buffer wsgi-accept-buffers wsgi-disable-file-wrapper wsgi-strict zerg-fallback

@@ -5,12 +5,10 @@ Blanks around name and value go, the first "=" parts them, a name alone has an e
 or a line outside of any is an error here, which uWSGI passes over. Included files and placeholders are `config`'s part.
 """
 
-import os
-import stat
 from collections.abc import Iterator
 
 from uwsgi_tls.errors import ConfigError
-from uwsgi_tls.placeholders import Setting, magic_variables, read_text
+from uwsgi_tls.placeholders import Setting, Source, magic_variables
 
 DEFAULT_SECTION = "uwsgi"
 
@@ -34,18 +32,19 @@ def split_name(text: str) -> tuple[str, str]:
     return path, section
 
 
-def read(path: str, section: str, option: str, where: str) -> list[Setting]:
+def read(path: str, section: str, option: str, where: str, source: Source | None = None) -> list[Setting]:
     """The settings of one section, in order, placeholders as written.
 
     option and where say what asked for the file; ConfigErrors carry them, or the line that is wrong.
     """
+    source = Source() if source is None else source
     try:
-        if stat.S_ISDIR(os.stat(path).st_mode):
-            raise ValueError("this is a directory")
-        text = read_text(path)
-        magic = magic_variables(path, "" if section == DEFAULT_SECTION else section)
+        text = source.text(path)
+        magic = magic_variables(path, "" if section == DEFAULT_SECTION else section, source)
+    except IsADirectoryError:
+        raise ConfigError(option, path, "this is a directory", where) from None
     except OSError as error:
-        raise ConfigError(option, path, error.strerror or str(error), where) from None
+        raise ConfigError(option, path, error.strerror or str(error), where) from error
     except ValueError as error:
         raise ConfigError(option, path, str(error), where) from None
     settings, found = [], False

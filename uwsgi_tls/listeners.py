@@ -10,7 +10,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -21,7 +21,7 @@ from uwsgi_tls.converters import SharedSocket
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import HttpsListener
 from uwsgi_tls.options import Config
-from uwsgi_tls.privileges import Identity
+from uwsgi_tls.users import Identity
 
 STATS_BACKLOG = 16
 
@@ -61,78 +61,148 @@ class StatsSocket:
     http: bool
 
 
+_File = tuple[str, int, int]  # of a UNIX socket: path, device and inode
+_Opened = tuple[socket.socket, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """A bound socket for another program: its address as the configuration has it, and its descriptor."""
+
+    address: str
+    fd: int
+    file: _File | None = None
+
+
 class Bound:
     """Every listening socket of a configuration."""
 
-    __slots__ = ("_files", "https", "shared", "stats")
+    __slots__ = ("_files", "_open_at", "https", "shared", "stats")
 
-    def __init__(self) -> None:
+    def __init__(self, inherited: Iterable[Inheritance] = ()) -> None:
+        """`inherited` are sockets of a program that had this process before us."""
         self.shared: list[SharedListener] = []
         self.https: list[HttpsSocket] = []
         self.stats: list[StatsSocket] = []
-        self._files: list[tuple[str, int, int]] = []  # path, device and inode of each UNIX socket file made here
+        self._open_at: list[tuple[str, socket.socket]] = []  # every socket, by the address as the configuration has it
+        self._files: dict[socket.socket, _File] = {}  # of the UNIX sockets made here
+        for each in inherited:
+            sock = socket.socket(fileno=each.fd)
+            self._open_at.append((each.address, sock))
+            if each.file is not None:
+                self._files[sock] = each.file
 
-    def release(self) -> None:
-        """Close all sockets and remove the UNIX socket files made here. Only for the process that ends the service."""
-        own = [each.socket for each in self.shared] + [each.socket for each in self.stats]
-        for sock in (*own, *(each.socket for each in self.https)):
+    @property
+    def sockets(self) -> list[socket.socket]:
+        return [sock for _, sock in self._open_at]
+
+    @property
+    def inheritance(self) -> list[Inheritance]:
+        """What a program needs to know that is to take them over."""
+        return [Inheritance(address, sock.fileno(), self._files.get(sock)) for address, sock in self._open_at]
+
+    def release(self, keep: "Bound | None" = None) -> None:
+        """Close all sockets but those that `keep` has too, and remove the files of UNIX sockets made here. Only for the
+        process that ends the service.
+        """
+        kept = set(keep.sockets) if keep is not None else set()
+        for sock in self.sockets:
+            if sock in kept:
+                continue
             sock.close()
-        for path, device, inode in self._files:
-            # After the drop the directory may not be ours to change; then the next start replaces the stale file.
-            with contextlib.suppress(OSError):
-                status = os.lstat(path)
-                if (status.st_dev, status.st_ino) == (device, inode):  # else another server has put its own there
-                    os.unlink(path)
-        self._files.clear()
+            if sock in self._files:
+                _remove(self._files.pop(sock))
+        self._open_at = [(address, sock) for address, sock in self._open_at if sock in kept]
 
-    def _open(self, address: Address, backlog: int, identity: Identity | None) -> tuple[socket.socket, str]:
-        """Bind one address; returns the socket and a verb for the log. Raises OSError, or ValueError with the cause."""
-        if isinstance(address, FdAddress):
-            return _prepare(_adopt(address.fd, backlog)), "inherited"
-        if isinstance(address, TcpAddress):
-            return _prepare(_bind_tcp(address, backlog)), "bound to"
-        if isinstance(address, UnixAddress):
-            return _prepare(self._open_unix(address.path, backlog, identity)), "bound to"
-        raise ValueError(f"a shared socket cannot itself be {address}")
+    def _open(
+        self,
+        address: Address,
+        backlog: int,
+        identity: Identity | None,
+        before: "Bound | None",
+        mode: int | None = None,
+    ) -> _Opened:
+        """Bind one address, or take the socket that is bound to it already from `before`. Returns the socket and a verb
+        for the log. `mode` has the permissions of a UNIX socket; None: as the umask has it. Raises OSError, or
+        ValueError with the cause.
+        """
+        sock = before._bound_to(str(address), self) if before is not None else None
+        verb = "still has"
+        if sock is not None and before is not None:
+            if not isinstance(address, FdAddress):
+                sock.listen(backlog)
+            if sock in before._files:
+                self._files[sock] = before._files[sock]
+        elif isinstance(address, FdAddress):
+            sock, verb = _prepare(_adopt(address.fd, backlog)), "inherited"
+        elif isinstance(address, TcpAddress):
+            sock, verb = _prepare(_bind_tcp(address, backlog)), "bound to"
+        elif isinstance(address, UnixAddress):
+            sock, verb = _prepare(self._open_unix(address.path, backlog, identity, mode)), "bound to"
+        else:
+            raise ValueError(f"a shared socket cannot itself be {address}")
+        self._open_at.append((str(address), sock))
+        return sock, verb
 
-    def _open_unix(self, path: str, backlog: int, identity: Identity | None) -> socket.socket:
-        sock = _bind_unix(path, backlog)
+    def _bound_to(self, address: str, taker: "Bound") -> socket.socket | None:
+        """One of that address that `taker` has not taken yet: port 0 may be there twice."""
+        taken = set(taker.sockets)
+        return next((sock for where, sock in self._open_at if where == address and sock not in taken), None)
+
+    def _open_unix(self, path: str, backlog: int, identity: Identity | None, mode: int | None) -> socket.socket:
+        sock = _bind_unix(path, backlog, mode)
         if path.startswith("\0"):
             return sock
         try:
             status = os.lstat(path)
-            self._files.append((os.path.abspath(path), status.st_dev, status.st_ino))
-            if identity is not None:
-                _give(path, identity)
-        except BaseException:  # whatever it is, the socket is not left open
+            self._files[sock] = (os.path.abspath(path), status.st_dev, status.st_ino)
+            if identity is not None or mode is not None:
+                _give(path, identity, mode)
+        except BaseException:  # whatever it is, neither the socket nor its file is left
             sock.close()
+            if sock in self._files:
+                _remove(self._files.pop(sock))
             raise
         return sock
 
 
-def bind_all(config: Config, log: Callable[[str], None], identity: Identity | None = None) -> Bound:
+def _remove(file: _File) -> None:
+    path, device, inode = file
+    # After the drop the directory may not be ours to change; then the next start replaces the stale file.
+    with contextlib.suppress(OSError):
+        status = os.lstat(path)
+        if (status.st_dev, status.st_ino) == (device, inode):  # else another server has put its own there
+            os.unlink(path)
+
+
+def bind_all(
+    config: Config, log: Callable[[str], None], identity: Identity | None = None, before: Bound | None = None
+) -> Bound:
     """Bind everything that the configuration names, and log one line each. UNIX socket files are given to `identity`.
 
-    Raises ConfigError on the first failure, with every socket closed and every file removed again.
+    What `before` has bound already, before a reload, is taken from it and left open there too. Raises ConfigError on
+    the first failure, with every new socket closed and its file removed again.
     """
     references = _resolve(config)
     bound = Bound()
     try:
-        _bind_shared(bound, config, log, identity)
-        _bind_https(bound, config, references, log, identity)
-        _bind_stats(bound, config, log, identity)
+        _bind_shared(bound, config, log, identity, before)
+        _bind_https(bound, config, references, log, identity, before)
+        _bind_stats(bound, config, log, identity, before)
     except BaseException:  # whatever it is, no socket and no file stays behind
-        bound.release()
+        bound.release(keep=before)
         raise
     for warning in _unused(config, references):
         log(warning)
     return bound
 
 
-def _bind_shared(bound: Bound, config: Config, log: Callable[[str], None], identity: Identity | None) -> None:
+def _bind_shared(
+    bound: Bound, config: Config, log: Callable[[str], None], identity: Identity | None, before: Bound | None
+) -> None:
     for index, shared in enumerate(config.shared_socket):
         with _as_config_error(shared.option, shared.text, shared.where, shared.address):
-            sock, verb = bound._open(shared.address, config.listen, identity)
+            sock, verb = bound._open(shared.address, config.listen, identity, before)
         listener = SharedListener(index, sock, _name(sock))
         bound.shared.append(listener)
         label = _label(config, index)
@@ -145,6 +215,7 @@ def _bind_https(
     references: list[int | None],
     log: Callable[[str], None],
     identity: Identity | None,
+    before: Bound | None,
 ) -> None:
     for index, (option, shared) in enumerate(zip(config.listeners, references, strict=True)):
         if shared is not None:
@@ -153,15 +224,17 @@ def _bind_https(
             log(f"https listener {index} -> shared socket {shared} ({_name(sock)}, fd {sock.fileno()})")
             continue
         with _as_config_error(option.option, option.text, option.where, option.address):
-            sock, verb = bound._open(option.address, config.listen, identity)
+            sock, verb = bound._open(option.address, config.listen, identity, before)
         bound.https.append(HttpsSocket(option, sock, _name(sock), _port(sock), None))
         log(f"https listener {index} {verb} {_kind(sock)} address {_name(sock)} fd {sock.fileno()}")
 
 
-def _bind_stats(bound: Bound, config: Config, log: Callable[[str], None], identity: Identity | None) -> None:
+def _bind_stats(
+    bound: Bound, config: Config, log: Callable[[str], None], identity: Identity | None, before: Bound | None
+) -> None:
     for option, address, http in config.stats_listeners:
         with _as_config_error(option, str(address), config.origins.get(option, ""), address):
-            sock, verb = bound._open(address, STATS_BACKLOG, identity)
+            sock, verb = bound._open(address, STATS_BACKLOG, identity, before, config.stats_chmod)
             bound.stats.append(StatsSocket(sock, _name(sock), http))
             _check_public(sock.family, sock.getsockname(), config)
         log(f"{option} {verb} {_kind(sock)} address {_name(sock)} fd {sock.fileno()}")
@@ -297,7 +370,7 @@ def _check(address: Address) -> None:
     elif isinstance(address, FdAddress):
         _inherited(address.fd).detach()
     elif isinstance(address, UnixAddress) and not address.path.startswith("\0"):
-        _is_stale(address.path)
+        _is_socket_file(address.path)  # who listens there may be the very server whose configuration is checked
         if not os.path.isdir(os.path.dirname(address.path) or "."):
             raise ValueError("its directory does not exist")
 
@@ -329,11 +402,13 @@ def _socket_address(address: TcpAddress) -> tuple[int, tuple[Any, ...]]:
     return family, where
 
 
-def _bind_unix(path: str, backlog: int) -> socket.socket:
+def _bind_unix(path: str, backlog: int, mode: int | None) -> socket.socket:
     if not path.startswith("\0") and _is_stale(path):
         os.unlink(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        if mode is not None:
+            os.fchmod(sock.fileno(), mode)  # which the file begins with, less the umask: unix_bind() of the kernel
         sock.bind(path)
         sock.listen(backlog)
     except BaseException:  # whatever it is, the socket is not left open
@@ -344,12 +419,8 @@ def _bind_unix(path: str, backlog: int) -> socket.socket:
 
 def _is_stale(path: str) -> bool:
     """True for a socket file that nobody listens on, False for no file. Raises ValueError for anything else."""
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
+    if not _is_socket_file(path):
         return False
-    if not stat.S_ISSOCK(mode):
-        raise ValueError("a file that is not a socket has that name")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)  # a full backlog would block here, and is no proof of death
         code = probe.connect_ex(path)
@@ -360,8 +431,19 @@ def _is_stale(path: str) -> bool:
     return True
 
 
-def _give(path: str, identity: Identity) -> None:
-    """Chown a socket file that was just made, and nothing else that may have been put in its place meanwhile.
+def _is_socket_file(path: str) -> bool:
+    """Whether there is one; False for no file. Raises ValueError for another kind of file."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISSOCK(mode):
+        raise ValueError("a file that is not a socket has that name")
+    return True
+
+
+def _give(path: str, identity: Identity | None, mode: int | None) -> None:
+    """Chown and chmod a socket file that was just made, and nothing else that was put in its place meanwhile.
 
     The descriptor pins the inode, and a second link to it would be the mark of a substitute.
     """
@@ -370,7 +452,10 @@ def _give(path: str, identity: Identity) -> None:
         status = os.fstat(fd)
         if not stat.S_ISSOCK(status.st_mode) or status.st_nlink != 1:
             raise ValueError("the socket file was replaced while it was being made")
-        os.chown(f"/proc/self/fd/{fd}", identity.uid, identity.gid)
+        if identity is not None:
+            os.chown(f"/proc/self/fd/{fd}", identity.uid, identity.gid)
+        if mode is not None:
+            os.chmod(f"/proc/self/fd/{fd}", mode)
     finally:
         os.close(fd)
 

@@ -28,6 +28,12 @@ _COMMANDS = (
         "uwsgi-tls stop --pidfile FILE [--wait SECONDS]",
         "Sends TERM to the master that FILE names and waits for its end, 90 seconds if nothing else is said.",
     ),
+    (
+        "uwsgi-tls status --pidfile FILE",
+        "Tells how the server is that FILE names: its processes, listeners and certificates, and what is wrong. Exits"
+        " with 0 if it runs and all is well, 1 if it has died and left FILE, 3 if it is stopped, 4 if nobody can tell,"
+        " and 150 if it runs, but something is wrong.",
+    ),
     ("uwsgi-tls pki ca", "Makes an authority of your own: `ca.crt` and `ca.key`."),
     ("uwsgi-tls pki server NAME...", "Makes a certificate for a server with these names, signed by that authority."),
     ("uwsgi-tls pki client NAME", "Makes a client's certificate, its key, and both in a file for browsers."),

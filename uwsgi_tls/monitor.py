@@ -1,9 +1,13 @@
 """The process that stays root, so that a reload can read keys that only root may read.
 
-It is forked by the master right before the drop, in the manner of OpenSSH's privilege separation, and answers one
-question: a descriptor for reading of a file that the configuration names. It takes the names from the configuration
-and never from the master, opens only what nobody but root can have put there (trusted_path.py), has no other capability
-than to read, and ends with the master. A master that has been taken over gets from it what it had in memory anyway.
+It is forked by the master right before the drop, in the manner of OpenSSH's privilege separation, and answers two
+questions: a descriptor for reading of a file that the configuration names, and whether it has read the configuration
+again, before a reload. It takes the names from the configuration and never from the master, opens only what nobody but
+root can have put there (trusted_path.py), has no other capability than to read, and ends with the master. A master that
+has been taken over gets from it what it had in memory anyway.
+
+It stays as it is when an upgrade replaces the master's program: a question is TAG_BYTES of the asker's choice, which
+the answer begins with, and a path, or READ_AGAIN, for every version.
 """
 
 import errno
@@ -14,17 +18,21 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import Self
 
 import prctl
 
-from uwsgi_tls import daemon, privileges, titles
+from uwsgi_tls import daemon, logs, privileges, titles
 from uwsgi_tls.trusted_path import open_trusted
 
-REQUEST_BYTES = 4096  # PATH_MAX of limits.h, which counts the NUL
+TAG_BYTES = 8  # so that nobody takes a late answer for his
+REQUEST_BYTES = TAG_BYTES + 4096  # PATH_MAX of limits.h, which counts the NUL
+READ_AGAIN = b"\0"  # in the place of a path
 ANSWER_SECONDS = 10.0  # a disk may be slow; a monitor that is stuck must not hold the master
 END_SECONDS = 1.0
 CONFINED = b"1"
-OPENED = b"0"
+DONE = b"0"
 
 
 @dataclass(slots=True)
@@ -34,21 +42,43 @@ class Monitor:
     pid: int
     channel: socket.socket
 
+    @classmethod
+    def of(cls, pid: int, channel: socket.socket) -> Self:
+        """That of a process which has begun to answer."""
+        channel.settimeout(ANSWER_SECONDS)
+        return cls(pid, channel)
+
     def open(self, path: str) -> int:
         """A descriptor of the named file `path`, or of a named directory.
 
         Raises OSError; EPERM if nobody opens it for us, the monitor that has ended included.
         """
+        fds = self._ask(os.fsencode(path))
+        if not fds:
+            raise OSError(errno.EPERM, "the monitor has opened nothing")
+        return fds[0]
+
+    def read_again(self) -> None:
+        """Has it open what the configuration names by now. Raises OSError where it does not."""
+        for fd in self._ask(READ_AGAIN):
+            os.close(fd)
+
+    def _ask(self, question: bytes) -> list[int]:
+        tag = os.urandom(TAG_BYTES)
         try:
-            self.channel.send(os.fsencode(path))
-            # MSG_CMSG_CLOEXEC: what an application starts must not have it.
-            answer, fds, _, _ = socket.recv_fds(self.channel, REQUEST_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+            self.channel.send(tag + question)
+            while True:
+                # MSG_CMSG_CLOEXEC: what an application starts must not have it.
+                answer, fds, _, _ = socket.recv_fds(self.channel, REQUEST_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+                if not answer or answer.startswith(tag):
+                    break
+                for fd in fds:  # of a question that nobody waits for any more
+                    os.close(fd)
         except OSError as error:
-            self.channel.close()  # a late answer would be taken for that of the next question
             raise OSError(errno.EPERM, f"the monitor does not answer ({error.strerror or error})") from None
-        if answer == OPENED and fds:
-            return fds[0]
-        number, _, text = answer.decode("utf-8", "replace").partition(" ")
+        if answer == tag + DONE:
+            return list(fds)
+        number, _, text = answer[TAG_BYTES:].decode("utf-8", "replace").partition(" ")
         code = int(number) if number.isdigit() else errno.EPERM
         raise OSError(code, text or "the monitor has ended")
 
@@ -73,13 +103,13 @@ class Monitor:
                 os.close(process)
 
 
-def start(is_named: Callable[[str], bool], title_prefix: str) -> Monitor:
-    """Forks the monitor, as root; `is_named` says of a path whether the configuration has it.
+def start(is_named: Callable[[str], bool], read_again: Callable[[], None], title_prefix: str) -> Monitor:
+    """Forks the monitor, as root; `is_named` says of a path whether the configuration has it, as `read_again` has found
+    it last (raises OSError or ConfigError).
 
     Raises OSError, and PrivilegeError where it could not be confined.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.settimeout(ANSWER_SECONDS)
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, REQUEST_BYTES)  # room for few answers that nobody takes
     pid = os.fork()
     if pid == 0:
@@ -87,7 +117,7 @@ def start(is_named: Callable[[str], bool], title_prefix: str) -> Monitor:
             _confine(theirs)
             titles.set_title(title_prefix, "monitor (reads certificates and keys at a reload)")
             theirs.send(CONFINED)
-            _serve(theirs, is_named)
+            _serve(theirs, is_named, read_again)
         except Exception as error:  # whatever it is, the master says it, who is told before anything is served
             with suppress(OSError):
                 theirs.send(str(error).encode("utf-8", "replace"))
@@ -99,7 +129,7 @@ def start(is_named: Callable[[str], bool], title_prefix: str) -> Monitor:
         ours.close()
         os.waitpid(pid, 0)
         raise privileges.PrivilegeError(f"the monitor could not start: {said.decode('utf-8', 'replace')}")
-    return Monitor(pid, ours)
+    return Monitor.of(pid, ours)
 
 
 def _confine(channel: socket.socket) -> None:
@@ -110,6 +140,7 @@ def _confine(channel: socket.socket) -> None:
     """
     daemon.leave_terminal()  # it is the master that is told by Ctrl-C
     privileges.close_inherited({channel.fileno()})
+    logs.forget()
     for fd in (1, 2):
         os.dup2(0, fd)  # /dev/null: what there is to say goes to the master
     privileges.keep_only(prctl.CAP_DAC_READ_SEARCH)
@@ -118,22 +149,32 @@ def _confine(channel: socket.socket) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
-def _serve(channel: socket.socket, is_named: Callable[[str], bool]) -> None:
+def _serve(channel: socket.socket, is_named: Callable[[str], bool], read_again: Callable[[], None]) -> None:
     """Answers until the master's end is closed. A master that asks and does not read waits for itself alone."""
     while request := channel.recv(REQUEST_BYTES):
+        tag, question = request[:TAG_BYTES], request[TAG_BYTES:]
         with suppress(OSError):  # whether the master is gone, recv() says
-            _answer(channel, os.fsdecode(request), is_named)
+            _answer(channel, tag, read_again if question == READ_AGAIN else partial(_open, question, is_named))
 
 
-def _answer(channel: socket.socket, path: str, is_named: Callable[[str], bool]) -> None:
+def _open(question: bytes, is_named: Callable[[str], bool]) -> int:
+    path = os.fsdecode(question)
+    if not is_named(path):
+        raise OSError(errno.EPERM, "the configuration does not name it")
+    return open_trusted(path)
+
+
+def _answer(channel: socket.socket, tag: bytes, action: Callable[[], int | None]) -> None:
     try:
-        if not is_named(path):
-            raise OSError(errno.EPERM, "the configuration does not name it")
-        fd = open_trusted(path)
+        fd = action()
+        if fd is None:
+            channel.send(tag + DONE)
+            return
         try:
-            socket.send_fds(channel, [OPENED], [fd])
+            socket.send_fds(channel, [tag + DONE], [fd])
         finally:
             os.close(fd)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+    except Exception as error:  # whatever a configuration may hold, files are opened on
         code = getattr(error, "errno", None) or errno.EINVAL
-        channel.send(f"{code} {getattr(error, 'strerror', None) or error}".encode("utf-8", "replace"))
+        text = f"{code} {getattr(error, 'strerror', None) or error}"
+        channel.send((tag + text.encode("utf-8", "replace"))[:REQUEST_BYTES])

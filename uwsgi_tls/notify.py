@@ -67,6 +67,10 @@ class Notifier:
             if is_alive() and not self._unsent:
                 self._send(b"WATCHDOG=1")
 
+    def fileno(self) -> int:
+        """The descriptor of the way; -1 where there is none."""
+        return self._socket.fileno() if self._socket is not None else -1
+
     def close(self) -> None:
         """In a worker, which has nothing to tell, and at the end."""
         if self._socket is not None:

@@ -14,6 +14,7 @@ from uwsgi_tls import client_allow, policy
 from uwsgi_tls.addresses import Address
 from uwsgi_tls.client_allow import Rule
 from uwsgi_tls.converters import (
+    DESCRIPTORS_MAX,
     INT_MAX,
     KEEPALIVE_SECONDS,
     WAIT_SECONDS_MAX,
@@ -21,8 +22,11 @@ from uwsgi_tls.converters import (
     Network,
     SharedSocket,
     backend_address,
+    capabilities,
     crl_check,
     field_text,
+    file_mode,
+    file_mode_mask,
     flag,
     https_socket,
     integer,
@@ -50,6 +54,8 @@ from uwsgi_tls.https_option import (
     parse_sni_regexp,
 )
 
+from uwsgi_tls.logger_option import LOGGER_SYNTAX, Logger, parse_logger
+
 LISTENING = "Listening"
 TLS = "TLS"
 PRIVILEGES = "Privileges"
@@ -62,7 +68,7 @@ CONFIGURATION = "Configuration"
 GROUPS = (LISTENING, TLS, PRIVILEGES, PROCESSES, ROUTING, HTTP, LOGGING, STATISTICS, CONFIGURATION)
 
 BODY_BYTES_MAX = 2**63 - 1
-_AS_HTTP_TIMEOUT = -1
+_AS_OTHER_OPTION = -1  # the default of an option is the value of another
 
 Argument = Literal["none", "optional", "required"]
 
@@ -84,6 +90,7 @@ class Row:
     help: str
     note: str = ""
     keeps_placeholders: bool = False
+    only_at_start: bool = False  # a reload that finds another value fails
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -115,7 +122,7 @@ def _list(metavar: str, convert: Convert, group: str, help: str, **more: Any) ->
 
 
 def _timeout(help: str) -> Any:
-    return _int(_AS_HTTP_TIMEOUT, 1, WAIT_SECONDS_MAX, HTTP, help, metavar="SECONDS", default_text="http-timeout")
+    return _int(_AS_OTHER_OPTION, 1, WAIT_SECONDS_MAX, HTTP, help, metavar="SECONDS", default_text="http-timeout")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +134,7 @@ class Config:
         "bind ADDRESS before privileges are dropped; https names the N-th as =N, or as =NAME; those that a service"
         " manager passes come first",
         aliases=("undeferred-shared-socket",), note="both names share one numbering; neither defers accept here",
+        only_at_start=True,
     )  # fmt: skip
     http_enable_proxy_protocol: bool = _flag(
         False, LISTENING, "every connection begins with a load balancer's PROXY header (version 1 or 2), before TLS",
@@ -247,7 +255,7 @@ class Config:
     )
     ssl_key_password_command: str = _text(
         "COMMAND", TLS, "what prints the passphrase of the key that UWSGI_TLS_KEY names; it is run once, at the start",
-        note="not in uWSGI",
+        note="not in uWSGI", only_at_start=True,
     )  # fmt: skip
     touch_reload_certs: bool = _flag(
         False, TLS, "reload when a file of a certificate, key, CA or CRL has changed", note="not in uWSGI"
@@ -259,17 +267,40 @@ class Config:
         4096, 1, INT_MAX, TLS, "handshakes under way in a worker; the oldest give way to more", note="not in uWSGI"
     )
 
-    uid: str = _text("USER", PRIVILEGES, "run as USER, a name or a number")
+    uid: str = _text("USER", PRIVILEGES, "run as USER, a name or a number", only_at_start=True)
     gid: str = _text(
         "GROUP", PRIVILEGES, "run with GROUP; without it with the groups of the user",
-        note="uWSGI keeps group root when only uid is given",
+        note="uWSGI keeps group root when only uid is given", only_at_start=True,
     )  # fmt: skip
     add_gid: tuple[str, ...] = _list(
-        "GROUP", str, PRIVILEGES, "one more supplementary group", note="uWSGI replaces the user's groups by these"
-    )
+        "GROUP", str, PRIVILEGES, "one more supplementary group", note="uWSGI replaces the user's groups by these",
+        only_at_start=True,
+    )  # fmt: skip
     no_monitor: bool = _flag(
-        False, PRIVILEGES, "leave no process root; a reload then reads only what the user may read", note="not in uWSGI"
-    )
+        False, PRIVILEGES, "leave no process root; a reload then reads only what the user may read",
+        note="not in uWSGI", only_at_start=True,
+    )  # fmt: skip
+    cap: tuple[int, ...] = _row((), Row(
+        group=PRIVILEGES, convert=capabilities, metavar="NAME,...", default_text="none",
+        help="capabilities that master and workers keep, such as net_bind_service; what they execute has none",
+        note="an unknown one is an error, and so are those that lead back to root", only_at_start=True,
+    ))  # fmt: skip
+    chroot: str = _text(
+        "DIR", PRIVILEGES,
+        "make DIR the root directory of master and workers once all is bound and read; it needs /proc, /dev/null and"
+        " what the application imports; paths of application, backends and spool-dir are inside, all others outside",
+        only_at_start=True,
+    )  # fmt: skip
+    umask: int = _row(0o077, Row(
+        group=PRIVILEGES, convert=file_mode_mask, metavar="MASK", default_text="077",
+        help="permissions that what the server and its application make never has; where it is given, sockets and logs"
+        " too, which are otherwise made under the umask of the start",
+        note="inherited in uWSGI, and 0 under daemonize", only_at_start=True,
+    ))  # fmt: skip
+    rlimit_nofile: int = _int(
+        0, 64, DESCRIPTORS_MAX, PRIVILEGES, "descriptors that each process may have", aliases=("max-fd",),
+        default_text="the hard limit", note="max-fd in uWSGI", only_at_start=True,
+    )  # fmt: skip
 
     master: bool = _flag(True, PROCESSES, "accepted; a master always runs", short="M")
     processes: int = _int(
@@ -280,13 +311,71 @@ class Config:
     threads: int = _int(1, 1, 1024, PROCESSES, "requests that each worker's application may work on at once")
     die_on_term: bool = _flag(False, PROCESSES, "accepted; TERM always stops")
     reload_mercy: int = _int(
-        60, 0, WAIT_SECONDS_MAX, PROCESSES, "time that open requests have at a stop or reload", metavar="SECONDS"
+        60, 0, WAIT_SECONDS_MAX, PROCESSES, "time that open requests have at a stop", metavar="SECONDS"
     )
+    worker_reload_mercy: int = _int(
+        _AS_OTHER_OPTION, 0, WAIT_SECONDS_MAX, PROCESSES, "time that open requests have in a worker that is replaced",
+        metavar="SECONDS", default_text="reload-mercy", note="at a stop too in uWSGI",
+    )  # fmt: skip
+    worker_start_timeout: int = _int(
+        120, 0, WAIT_SECONDS_MAX, PROCESSES, "time that a worker has to load its application; 0 is any",
+        metavar="SECONDS", note="not in uWSGI",
+    )  # fmt: skip
+    max_requests: int = _int(
+        0, 0, INT_MAX, PROCESSES, "replace a worker that has answered N requests, or a few more; 0 is any number",
+        short="R",
+    )  # fmt: skip
+    max_requests_delta: int = _int(
+        0, 0, INT_MAX, PROCESSES, "N times a worker's number is added to its max-requests"
+    )
+    max_worker_lifetime: int = _int(
+        0, 0, WAIT_SECONDS_MAX, PROCESSES, "replace a worker that is so old; 0 is any age", metavar="SECONDS"
+    )
+    max_worker_lifetime_delta: int = _int(
+        0, 0, WAIT_SECONDS_MAX, PROCESSES, "so much times a worker's number is added to its max-worker-lifetime",
+        metavar="SECONDS",
+    )  # fmt: skip
+    min_worker_lifetime: int = _int(
+        10, 0, WAIT_SECONDS_MAX, PROCESSES,
+        "a younger worker is not replaced for max-requests, reload-on-rss and reload-on-as", metavar="SECONDS",
+    )  # fmt: skip
+    reload_on_rss: int = _int(
+        0, 0, INT_MAX, PROCESSES, "replace a worker that has so much memory resident; 0 is any", metavar="MEGABYTES"
+    )
+    reload_on_as: int = _int(
+        0, 0, INT_MAX, PROCESSES, "replace a worker that has so much address space; 0 is any", metavar="MEGABYTES"
+    )
+    harakiri: int = _int(
+        0, 0, WAIT_SECONDS_MAX, PROCESSES,
+        "kill a worker whose application works on one request for longer, with its stacks in the log; 0 is off",
+        metavar="SECONDS",
+    )  # fmt: skip
+    forkbomb_delay: int = _int(
+        30, 0, WAIT_SECONDS_MAX, PROCESSES,
+        "longest pause before the successor of a worker that dies young again and again; 0: none at all",
+        metavar="SECONDS", note="one pause of the whole master in uWSGI",
+    )  # fmt: skip
+    respawn_limit: int = _int(
+        10, 0, INT_MAX, PROCESSES,
+        "end with status 75 when nobody serves and each worker has failed to start N times; 0: try for ever",
+        note="not in uWSGI",
+    )  # fmt: skip
     auto_procname: bool = _flag(True, PROCESSES, "accepted; processes always say in their title what they are")
     procname_prefix: str = _text("TEXT", PROCESSES, "begin every process title with TEXT")
     procname_prefix_spaced: str = _text("TEXT", PROCESSES, "begin every process title with TEXT and a blank")
-    pidfile: str = _text("FILE", PROCESSES, "write the master's process id to FILE")
-    daemonize: str = _text("LOG", PROCESSES, "run in the background and log to the file LOG", short="d")
+    touch_reload: tuple[str, ...] = _list(
+        "FILE", str, PROCESSES, "reload when FILE has been touched or made anew",
+        aliases=("touch-workers-reload", "touch-chain-reload"),
+        note="all three mean the one kind of reload that there is here",
+    )  # fmt: skip
+    master_fifo: tuple[str, ...] = _list(
+        "FILE", str, PROCESSES, "make the named pipe FILE and obey the letters that are written to it: r, q, Q, +, -, l, s",
+        note="all of them at once, where uWSGI has one and slots",
+    )  # fmt: skip
+    pidfile: str = _text(
+        "FILE", PROCESSES, "write the master's process id to FILE; FILE.status is for uwsgi-tls status"
+    )
+    daemonize: str = _text("LOG", PROCESSES, "run in the background and log to the file LOG", short="d", only_at_start=True)
 
     http_to: tuple[Address, ...] = _list(
         "ADDRESS", backend_address, ROUTING, "pass requests to the uwsgi backend at ADDRESS; several take turns"
@@ -376,7 +465,19 @@ class Config:
         note="not in uWSGI",
     )  # fmt: skip
 
-    logto: str = _text("FILE", LOGGING, "write the log to FILE, not to standard error")
+    logto: str = _text("FILE", LOGGING, "write the log to FILE, not to standard error", only_at_start=True)
+    logger: tuple[Logger, ...] = _list(
+        LOGGER_SYNTAX, parse_logger, LOGGING, "write the log there instead; what an application prints stays where it is",
+        note="all that is printed goes there in uWSGI", only_at_start=True,
+    )  # fmt: skip
+    req_logger: tuple[Logger, ...] = _list(
+        LOGGER_SYNTAX, parse_logger, LOGGING, "write the lines for requests there", aliases=("logger-req",),
+        only_at_start=True,
+    )  # fmt: skip
+    touch_logreopen: tuple[str, ...] = _list(
+        "FILE", str, LOGGING, "open the log files again when FILE is touched, as USR1 does"
+    )
+    log_reopen: bool = _flag(False, LOGGING, "open the log files again at each reload, too")
     disable_logging: bool = _flag(False, LOGGING, "write no line for each request", short="L")
     log_format: str = _text(
         "FORMAT", LOGGING, "the line for a request, with uWSGI's %(names)", aliases=("logformat",),
@@ -399,9 +500,21 @@ class Config:
         note="not in uWSGI",
     )  # fmt: skip
 
+    stats_chmod: int = _row(0o600, Row(
+        group=STATISTICS, convert=file_mode, metavar="MODE", default_text="600",
+        help="permissions of the UNIX sockets of these, which belong to the user that the server becomes",
+        note="chmod-socket in uWSGI",
+    ))  # fmt: skip
+    stats_minified: bool = _flag(False, STATISTICS, "no white space in the JSON of these", aliases=("stats-min",))
+
     check: bool = _flag(
         False, CONFIGURATION, "load everything, say what would be done, and exit", short="t",
         note="-t is harakiri in uWSGI",
+    )  # fmt: skip
+    explain_privileges: bool = _flag(
+        False, CONFIGURATION,
+        "say what each process of the server that pidfile names may do, or of the one that would be started, and exit",
+        note="not in uWSGI",
     )  # fmt: skip
     strict: bool = _flag(
         False, CONFIGURATION,
@@ -412,11 +525,14 @@ class Config:
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
     ignored: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    files: tuple[str, ...] = field(default=(), compare=False)  # that were read for it, as they were named
 
     def __post_init__(self) -> None:
         for name in ("http_headers_timeout", "http_body_timeout", "http_write_timeout", "http_connect_timeout"):
-            if getattr(self, name) == _AS_HTTP_TIMEOUT:
+            if getattr(self, name) == _AS_OTHER_OPTION:
                 object.__setattr__(self, name, self.http_timeout)
+        if self.worker_reload_mercy == _AS_OTHER_OPTION:
+            object.__setattr__(self, "worker_reload_mercy", self.reload_mercy)
         if self.procname_prefix_spaced and not self.procname_prefix:
             object.__setattr__(self, "procname_prefix", self.procname_prefix_spaced + " ")
 

@@ -30,6 +30,10 @@ class Passphrases:
         self._told: dict[str, list[bytes]] = {}  # by the key's path
         self.may_ask = True  # once root is gone there is neither a terminal nor the right to start a command
 
+    def remember(self, before: "Passphrases") -> None:
+        """What was told before, of the same keys; nobody can be asked any more."""
+        self._told, self.may_ask = before._told, False
+
     def for_key(self, key: str, read: Read) -> Iterator[bytes]:
         """Those that may open the key file `key`, likeliest first; `read` is that of certificates. Raises BadFile."""
         yield from self._told.get(key, [])

@@ -52,45 +52,43 @@ class TlsFacts:
     client_fingerprint: str = ""  # SHA-256 of the certificate, hexadecimal
 
 
-def objection(conn: SSL.Connection, rules: Sequence[Rule]) -> str:
+def objection(conn: SSL.Connection, shaken: tls.Handshake, rules: Sequence[Rule]) -> str:
     """Why a client that has shaken hands must go all the same; "" where it may stay.
 
     With rules, whoever has shown a certificate must match one; to come without any is what the site's CA mode decides.
     """
-    certificate = tls.verified_certificate(conn)
+    certificate = shaken.certificate
     if certificate is None:
         # OpenSSL has seen to that; a session, or a fault of ours, must not undo it.
-        if conn.get_verify_mode() & SSL.VERIFY_FAIL_IF_NO_PEER_CERT or conn.get_peer_certificate() is not None:
+        if shaken.unverified or conn.get_verify_mode() & SSL.VERIFY_FAIL_IF_NO_PEER_CERT:
             return "client certificate refused: it was not verified"
         return ""
-    if tls.resumed(conn) and certificate.has_expired():
+    if shaken.resumed and certificate.has_expired():
         return "its session is older than the end of its certificate"
     if rules and not client_allow.matches(identity(certificate, rules), rules):
         return f"client certificate refused: no client-allow matches {bounded(tls.shown_subject(certificate))}"
     return ""
 
 
-def seconds_left(conn: SSL.Connection, trusted_until: float) -> float:
+def seconds_left(shaken: tls.Handshake, trusted_until: float) -> float:
     """For how long a client that stays may be believed to be who it is; infinity where it has shown no certificate.
 
     That is until its certificate ends, or `trusted_until` (UTC seconds): what has ended before that handshake already
     was not needed for it.
     """
-    certificate = tls.verified_certificate(conn)
-    if certificate is None:
+    if shaken.certificate is None:
         return FOREVER
     now = time.time()
-    return min(tls.not_after(certificate), trusted_until if trusted_until > now else FOREVER) - now
+    return min(tls.not_after(shaken.certificate), trusted_until if trusted_until > now else FOREVER) - now
 
 
-def client_variables(conn: SSL.Connection, sni: str, export_cert: bool) -> Variables:
+def client_variables(conn: SSL.Connection, shaken: tls.Handshake, sni: str, export_cert: bool) -> Variables:
     """The variables that tell a backend of TLS and of the client's certificate, as latin-1 strings.
 
     `sni` is the name that the ClientHello was seen to ask for, in the form of `hello.host_name`.
     HTTPS_CLIENT_CERTIFICATE is DER; HTTPS_CC and SSL_CLIENT_CERT (only with export_cert) are PEM.
     """
-    certificate = tls.verified_certificate(conn)
-    protocol, cipher = conn.get_protocol_version_name(), conn.get_cipher_name() or ""
+    protocol, cipher, resumed, certificate, _ = shaken
     verify = "NONE" if certificate is None else "SUCCESS"
     variables = [("HTTPS", "on")]
     if certificate is not None:
@@ -105,7 +103,7 @@ def client_variables(conn: SSL.Connection, sni: str, export_cert: bool) -> Varia
         ("HTTPS_VERIFY", verify),
         ("SSL_PROTOCOL", protocol),
         ("SSL_CIPHER", cipher),
-        ("SSL_SESSION_RESUMED", "Resumed" if tls.resumed(conn) else "Initial"),
+        ("SSL_SESSION_RESUMED", "Resumed" if resumed else "Initial"),
         ("SSL_CLIENT_VERIFY", verify),
     )
     if certificate is not None:
@@ -215,14 +213,14 @@ def _gmt(asn1: bytes | None) -> str:
 
 def facts(conn: SSL.Connection, sni: str) -> TlsFacts:
     """What the built-in page shows."""
-    certificate = tls.verified_certificate(conn)
+    protocol, cipher, resumed, certificate, _ = tls.outcome(conn)
     return TlsFacts(
-        protocol=conn.get_protocol_version_name(),
-        cipher=conn.get_cipher_name() or "",
+        protocol=protocol,
+        cipher=cipher,
         group=tls.group(conn),
         sni=_asked_for(conn, sni),
         alpn=conn.get_alpn_proto_negotiated().decode("latin-1"),
-        resumed=tls.resumed(conn),
+        resumed=resumed,
         client_verify="NONE" if certificate is None else "SUCCESS",
         **({} if certificate is None else _client_facts(certificate)),
     )

@@ -11,8 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
+from uwsgi_tls import heritage
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.trusted_path import open_directory
+
+MODE = 0o644
 
 
 @dataclass(slots=True)
@@ -24,15 +27,20 @@ class Pidfile:
     fd: int
 
     @classmethod
-    def open(cls, path: str, where: str = "") -> Self:
+    def open(cls, path: str, where: str = "", mode: int = MODE) -> Self:
         """Makes the file, or empties it; one that belongs to another user is replaced, if nobody else may change the
-        directory. Raises ConfigError.
+        directory. `mode` is that of a new one. One that the program before us has left stays as it is. Raises ConfigError.
         """
         place, name = os.path.split(path)
+        names = f"directory of {path}", f"file {path}"
+        directory, fd = (heritage.left(each) for each in names)
+        if directory is not None and fd is not None:
+            return cls(heritage.keep(names[0], directory), name, heritage.keep(names[1], fd))
         try:
             directory, trusted = open_directory(place)
             try:
-                return cls(directory, name, _open(directory, name, trusted))
+                fd = heritage.keep(names[1], _open(directory, name, trusted, mode))
+                return cls(heritage.keep(names[0], directory), name, fd)
             except OSError:
                 os.close(directory)
                 raise
@@ -41,7 +49,7 @@ class Pidfile:
 
     def write(self) -> None:
         """Writes the pid of this process."""
-        os.write(self.fd, f"{os.getpid()}\n".encode())
+        os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
 
     def remove(self) -> None:
         """Removes the file; where the user may not remove it, leaves it empty, which names no process either."""
@@ -59,7 +67,7 @@ class Pidfile:
         os.close(self.directory)
 
 
-def _open(directory: int, name: str, trusted: bool) -> int:
+def _open(directory: int, name: str, trusted: bool, mode: int) -> int:
     """An empty file of our own. Whoever could write to it would choose the process that a stop script ends."""
     with suppress(FileNotFoundError):
         status = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -69,7 +77,7 @@ def _open(directory: int, name: str, trusted: bool) -> int:
                 raise OSError(errno.EPERM, f"{cause}, so it is left alone")
             os.unlink(name, dir_fd=directory)
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
-    fd = os.open(name, flags, 0o644, dir_fd=directory)
+    fd = os.open(name, flags, mode, dir_fd=directory)
     try:
         # Again, of what was really opened: the directory may be another's.
         if not _is_ours(os.fstat(fd)):

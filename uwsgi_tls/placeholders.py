@@ -41,11 +41,37 @@ class Setting:
     placeholder: bool = False
 
 
-def magic_variables(path: str, section: str) -> Mapping[str, str]:
+@dataclass(frozen=True, slots=True)
+class Source:
+    """How configuration files are opened, and for whom: a reload reads them after the drop, to the same effect."""
+
+    open: Callable[[str], int] = lambda path: os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    uid: int = field(default_factory=lambda: os.getuid())  # whose %u and %U are
+    gid: int = field(default_factory=lambda: os.getgid())
+    files: list[str] = field(default_factory=list)  # every one that was opened, as it was named
+
+    def text(self, path: str) -> str:
+        """A small text file as str; bytes that are not UTF-8 come back through os.fsencode. Raises OSError, ValueError."""
+        self.files.append(path)
+        fd = self.open(path)
+        try:
+            with open(fd, "rb", closefd=False) as file:
+                data = file.read(FILE_BYTES_MAX + 1) or b""  # None: a FIFO that was opened without waiting
+        finally:
+            os.close(fd)
+        if len(data) > FILE_BYTES_MAX:
+            raise ValueError(f"the file is larger than {FILE_BYTES_MAX} bytes")
+        if b"\0" in data:
+            raise ValueError("the file contains NUL bytes: it is not a text file")
+        return data.decode("utf-8", "surrogateescape")
+
+
+def magic_variables(path: str, section: str, source: Source | None = None) -> Mapping[str, str]:
     """The values of %p, %d and so on for the configuration file at path, as config_magic_table_fill() sets them.
 
     section is "" for the default one. Raises OSError if the path cannot be followed.
     """
+    source = Source() if source is None else source
     # A symbolic link keeps its name: one file may serve several names, and %n tells them apart.
     full = os.path.join(os.getcwd(), path) if os.path.islink(path) else os.path.realpath(path)
     directory, name = os.path.split(full)
@@ -60,10 +86,10 @@ def magic_variables(path: str, section: str) -> Mapping[str, str]:
         "c": os.path.basename(directory),
         "d": directory.rstrip("/") + "/",
         "e": extension if dot else "",
-        "g": str(os.getgid()),
-        "G": _name_of_group(os.getgid()),
+        "g": str(source.gid),
+        "G": _name_of_group(source.gid),
         "h": os.uname().nodename,
-        "i": str(os.lstat(full).st_ino),
+        "i": str(_inode(full)),
         "j": _hash(full),
         "k": str(os.cpu_count() or 1),
         "n": stem if dot else name,
@@ -72,8 +98,8 @@ def magic_variables(path: str, section: str) -> Mapping[str, str]:
         "s": name,
         "t": str(int(now)),
         "T": str(int(now * 1_000_000)),
-        "u": str(os.getuid()),
-        "U": _name_of_user(os.getuid()),
+        "u": str(source.uid),
+        "U": _name_of_user(source.uid),
         "v": os.getcwd(),
         "V": __version__,
         "x": section,
@@ -103,8 +129,9 @@ def references(settings: Iterable[Setting]) -> set[str]:
 class Placeholders:
     """Expands values; the first setting of a name gives the value of %(name), as in uWSGI."""
 
-    def __init__(self, settings: Iterable[Setting], environ: Mapping[str, str]) -> None:
+    def __init__(self, settings: Iterable[Setting], environ: Mapping[str, str], source: Source | None = None) -> None:
         self._environ = environ
+        self._source = Source() if source is None else source
         self._settings: dict[str, Setting] = {}
         self._expanded: dict[str, str] = {}
         for setting in settings:
@@ -133,7 +160,7 @@ class Placeholders:
         if setting.magic is not None:
             text = substitute_magic(text, setting.magic, fill_in)
         text = _ENVIRONMENT.sub(lambda match: fill_in(self._variable(whole(match[1]))), text)
-        text = _FILE.sub(lambda match: fill_in(_file_text(whole(match[1]))), text)
+        text = _FILE.sub(lambda match: fill_in(_file_text(whole(match[1]), self._source)), text)
         text = _NAME.sub(lambda match: fill_in(self._value(whole(match[1]), keep_unknown, open_names)), text)
         text = whole(text)
         if "\0" in text:
@@ -168,24 +195,13 @@ class Placeholders:
         return self._expanded[name]
 
 
-def read_text(path: str) -> str:
-    """A small text file as str; bytes that are not UTF-8 come back through os.fsencode. Raises OSError, ValueError."""
-    with open(path, "rb") as file:
-        data = file.read(FILE_BYTES_MAX + 1)
-    if len(data) > FILE_BYTES_MAX:
-        raise ValueError(f"the file is larger than {FILE_BYTES_MAX} bytes")
-    if b"\0" in data:
-        raise ValueError("the file contains NUL bytes: it is not a text file")
-    return data.decode("utf-8", "surrogateescape")
-
-
-def _file_text(path: str) -> str:
+def _file_text(path: str, source: Source) -> str:
     if "://" in path:
         raise ValueError(f"@({path}): only files can be read")
     try:
-        return read_text(path).removesuffix("\n")
+        return source.text(path).removesuffix("\n")
     except OSError as error:
-        raise ValueError(f"@({path}): {error.strerror}") from None
+        raise ValueError(f"@({path}): {error.strerror}") from error
     except ValueError as error:
         raise ValueError(f"@({path}): {error}") from None
 
@@ -233,6 +249,14 @@ def _hash(text: str) -> str:
     for byte in os.fsencode(text):
         value = (value * 33 ^ byte) & 0xFFFFFFFF
     return value.to_bytes(4, "little").hex().upper()
+
+
+def _inode(path: str) -> int:
+    """0 where only the monitor may look, after the drop."""
+    try:
+        return os.lstat(path).st_ino
+    except PermissionError:
+        return 0
 
 
 def _name_of_user(uid: int) -> str:

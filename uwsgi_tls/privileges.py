@@ -1,38 +1,30 @@
-"""Which user the server becomes, becoming that user for good, and proof that root cannot come back.
+"""Becoming another user for good, proof that root cannot come back, and what else a process takes upon itself.
 
 Not here: what must be opened as root (listeners, certificates); the caller has done that before `drop`. The order of
-the steps matters, credentials(7) and capabilities(7) say why. uWSGI (core/utils.c, uwsgi_as_root) keeps group root when
-only `uid` is given and stays root when only `gid` is; here a user brings its own groups, and a group alone is an error.
-prctl is imported with this module, so before the drop: the interpreter's library may be readable by root alone.
+the steps matters, credentials(7) and capabilities(7) say why. prctl is imported with this
+module, so before the drop: the interpreter's library may be readable by root alone.
 """
 
-import ctypes
-import errno
-import grp
+import codecs
 import importlib
 import os
-import pwd
-import re
 import resource
 import signal
-import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import prctl
 
-from uwsgi_tls.errors import ConfigError
+from uwsgi_tls import capabilities
+from uwsgi_tls.converters import DESCRIPTORS_MAX
+from uwsgi_tls.users import Identity
 
 EXIT_ORPHAN = 1  # status of a worker whose master died before it could ask to die with it; nobody is left to read it
 
-DESCRIPTORS_MAX = 1 << 20  # beyond what one worker could serve; "unlimited" is no number to plan with
+UMASK = 0o077  # of the options' default: what is written is the user's alone
 
-_ID_MAX = 2**32 - 2  # 2**32 - 1 is (uid_t) -1, "leave as it is" to setresuid(2)
-_PR_CAPBSET_DROP = 24  # linux/prctl.h
-_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4  # python-prctl 1.8.1 has no ambient set
 _CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 # What is imported or looked up only on first use, some of it deep inside the standard library.
@@ -51,116 +43,6 @@ _LATE_CODECS = ("ascii", "idna", "latin-1", "punycode", "unicode_escape", "utf-8
 
 class PrivilegeError(RuntimeError):
     """Privileges could not be given up, or not provably; the process must end without serving anyone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Whom to become: a user (name or number as text), uid, gid, and all supplementary groups; nowhere root."""
-
-    user: str
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
-
-
-def _to_stderr(text: str) -> None:
-    print(f"uwsgi-tls: {text}", file=sys.stderr, flush=True)
-
-
-def resolve(
-    uid: str, gid: str, add_gid: Sequence[str], strict: bool, warn: Callable[[str], None] = _to_stderr
-) -> Identity | None:
-    """The options uid, gid and add-gid as an Identity; None if there is nothing to drop.
-
-    None means: not started as root and nothing else was asked than what the process already is, or started as root
-    without uid, after a loud `warn`. Raises ConfigError for what is unknown, is root, or cannot be had.
-    """
-    is_root = os.geteuid() == 0
-    if not uid:
-        if is_root and strict:
-            raise ConfigError("uid", "(not given)", "strict refuses to serve as root; name a user with uid")
-        if gid or add_gid:
-            option, value = ("gid", gid) if gid else ("add-gid", " ".join(add_gid))
-            raise ConfigError(option, value, "needs a uid too: with a group alone a process started as root stays root")
-        if is_root:
-            warn("*** WARNING: serving as root: whoever breaks in owns this machine; name a user with uid ***")
-        return None
-    if is_root:
-        return _identity(uid, gid, add_gid)
-    _check_already(uid, gid, add_gid)
-    return None
-
-
-def _identity(uid: str, gid: str, add_gid: Sequence[str]) -> Identity:
-    number, entry = _user(uid)
-    if number == 0:
-        raise ConfigError("uid", uid, "is root; name an unprivileged user")
-    if gid:
-        group = _unprivileged_group("gid", gid)
-    elif entry is None:
-        raise ConfigError("uid", uid, "has no entry in passwd, so no group of its own: give gid too")
-    else:
-        group = entry.pw_gid
-        if group == 0:
-            raise ConfigError("uid", uid, "has group 0 (root) as its own group: give another with gid")
-    own = [group] if entry is None else os.getgrouplist(entry.pw_name, group)
-    if 0 in own:
-        raise ConfigError("uid", uid, "is a member of group 0 (root)")
-    added = [_unprivileged_group("add-gid", name) for name in add_gid]
-    # dict.fromkeys: each group once, in order. uWSGI's add-gid replaces the user's groups; the name says "add".
-    return Identity(uid if entry is None else entry.pw_name, number, group, tuple(dict.fromkeys([*own, *added])))
-
-
-def _user(text: str) -> tuple[int, pwd.struct_passwd | None]:
-    """The uid of a name or number, and its passwd entry, which a number may lack. No number is taken for a name."""
-    if _is_number(text):
-        number = _number("uid", text)
-        try:
-            return number, pwd.getpwuid(number)
-        except KeyError:
-            return number, None
-    try:
-        entry = pwd.getpwnam(text)
-    except (KeyError, ValueError):  # ValueError: a NUL in the name
-        raise ConfigError("uid", text, "no such user") from None
-    return entry.pw_uid, entry
-
-
-def _group(option: str, text: str) -> int:
-    try:
-        return _number(option, text) if _is_number(text) else grp.getgrnam(text).gr_gid
-    except (KeyError, ValueError):
-        raise ConfigError(option, text, "no such group") from None
-
-
-def _unprivileged_group(option: str, text: str) -> int:
-    number = _group(option, text)
-    if number == 0:
-        raise ConfigError(option, text, "is group root; name an unprivileged group")
-    return number
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"[+-]?[0-9]+", text) is not None  # "-1" and "+33" are no user names either
-
-
-def _number(option: str, text: str) -> int:
-    number = int(text) if re.fullmatch(r"[0-9]{1,10}", text) else -1
-    if not 0 <= number <= _ID_MAX:
-        raise ConfigError(option, text, f"is not a number between 1 and {_ID_MAX}")
-    return number
-
-
-def _check_already(uid: str, gid: str, add_gid: Sequence[str]) -> None:
-    """Without root nothing can be changed, so what is asked must be what we are; uWSGI silently ignores names."""
-    if set(os.getresuid()) != {_user(uid)[0]}:
-        raise ConfigError("uid", uid, f"only root can become another user, and this is uid {os.getuid()}")
-    if gid and set(os.getresgid()) != {_group("gid", gid)}:
-        raise ConfigError("gid", gid, f"only root can change its group, and this is gid {os.getgid()}")
-    held = {os.getgid(), *os.getgroups()}
-    for name in add_gid:
-        if _group("add-gid", name) not in held:
-            raise ConfigError("add-gid", name, "only root can add a group to the process")
 
 
 @contextmanager
@@ -189,40 +71,22 @@ def drop(identity: Identity) -> None:
         # Capability sets belong to a thread; only the ids are spread over all threads, by glibc: nptl(7).
         if len(os.listdir("/proc/self/task")) != 1:
             raise PrivilegeError("privileges must be dropped before the first thread is started")
-        _clear_ambient()
-        _empty_bounding_set()  # first, since it needs CAP_SETPCAP, and set*id() below take the capabilities away
+        if identity.root:
+            os.chroot(identity.root)
+            os.chdir("/")  # else the working directory would still be outside, chroot(2)
+        capabilities.empty_bounding_set()  # needs CAP_SETPCAP, and set*id() below take the capabilities away
         os.setgroups(identity.groups)
         os.setresgid(identity.gid, identity.gid, identity.gid)
+        if identity.keeps:
+            capabilities.survive_setuid(True)
         os.setresuid(identity.uid, identity.uid, identity.uid)
         # setresuid emptied permitted and effective, unless a securebit that we inherited kept them; inheritable stays.
-        prctl.set_caps((prctl.ALL_CAPS, prctl.ALL_FLAGS, False))
+        capabilities.keep(identity.keeps)
+        if identity.keeps:
+            capabilities.survive_setuid(False)
     except OSError as error:
         raise PrivilegeError(f"cannot become {identity.user}: {error}") from error
     prove(identity)
-
-
-def _clear_ambient() -> None:
-    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-
-
-def _empty_bounding_set() -> None:
-    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text(encoding="ascii"))
-    try:
-        for capability in range(last + 1):
-            if capability > prctl.CAP_LAST_CAP:  # younger than the headers python-prctl was compiled with
-                _prctl(_PR_CAPBSET_DROP, capability)
-            elif prctl.capbset_read(capability):
-                prctl.capbset_drop(capability)
-    except PermissionError:
-        raise PermissionError(errno.EPERM, "emptying the bounding set needs CAP_SETPCAP") from None
-
-
-def _prctl(option: int, argument: int) -> None:
-    """prctl(2) itself, for what python-prctl does not offer."""
-    zero = ctypes.c_ulong(0)
-    if ctypes.CDLL(None, use_errno=True).prctl(option, ctypes.c_ulong(argument), zero, zero, zero) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
 
 
 def prove(identity: Identity) -> None:
@@ -233,8 +97,9 @@ def prove(identity: Identity) -> None:
     status = _status()
     _expect("Uid", status["Uid"].split(), [str(identity.uid)] * 4)  # the fourth is the file system's
     _expect("Gid", status["Gid"].split(), [str(identity.gid)] * 4)
+    kept = capabilities.mask(identity.keeps)
     for name in _CAPABILITY_SETS:
-        _expect(name, int(status[name], 16), 0)
+        _expect(name, int(status[name], 16), kept if name in ("CapPrm", "CapEff") else 0)
     ways_back: tuple[tuple[str, Callable[[], None]], ...] = (
         ("setresuid(0, 0, 0)", lambda: os.setresuid(0, 0, 0)),
         ("seteuid(0)", lambda: os.seteuid(0)),
@@ -270,12 +135,10 @@ def keep_only(capability: int) -> None:
     Where it has been taken from root beforehand, as containers do, none is left; root's own files it may read all the
     same.
     """
-    kept = int(_status()["CapPrm"], 16) & 1 << capability
     try:
-        _clear_ambient()
-        _empty_bounding_set()
-        others = [each for each in prctl.ALL_CAPS if each != capability]
-        prctl.set_caps((others, prctl.ALL_FLAGS, False), (capability, prctl.CAP_INHERITABLE, False))
+        capabilities.empty_bounding_set()
+        capabilities.keep([capability])
+        kept = capabilities.held()
     except OSError as error:
         raise PrivilegeError(f"cannot give capabilities up: {error}") from error
     status = _status()
@@ -283,12 +146,28 @@ def keep_only(capability: int) -> None:
         _expect(name, int(status[name], 16), kept if name in ("CapPrm", "CapEff") else 0)
 
 
-def harden(no_new_privs: bool) -> None:
-    """What we execute gains no privileges, no process of the same user may trace us, no core is dumped.
+def keep_granted(cap: Collection[int]) -> None:
+    """For a process that was started as an ordinary user: of the capabilities that whoever started it has given it
+    (AmbientCapabilities in systemd.exec(5)), only `cap` stay, and nothing that it executes has any.
 
-    The private key is in our memory, which all of these could show. Children inherit all three. Raises PrivilegeError
-    if the kernel does not comply.
+    As root it does nothing. The bounding set is not an ordinary user's to change. Raises PrivilegeError.
     """
+    if os.geteuid() == 0:
+        return
+    try:
+        capabilities.keep(cap)
+    except OSError as error:
+        raise PrivilegeError(f"cannot give capabilities up: {error}") from error
+
+
+def harden(no_new_privs: bool, umask: int = UMASK) -> None:
+    """What we execute gains no privileges, no process of the same user may trace us, no core is dumped, and what we
+    write is nobody else's.
+
+    The private key is in our memory, which the first three could show. Children inherit all of it. Raises
+    PrivilegeError if the kernel does not comply.
+    """
+    os.umask(umask)
     try:
         if no_new_privs:
             prctl.set_no_new_privs(1)
@@ -311,13 +190,29 @@ def close_inherited(keep: Collection[int]) -> None:
                 os.close(int(name))
 
 
-def raise_descriptor_limit() -> None:
-    """Makes the soft limit of descriptors the hard one: 1024, the usual one, is for the sake of select(2)."""
+def forbid_processes() -> None:
+    """This process may start no other, and no thread, from here on: RLIMIT_NPROC in getrlimit(2).
+
+    Root, and who keeps CAP_SYS_RESOURCE or CAP_SYS_ADMIN, is not bound by it. What it executes in its own place is.
+    """
+    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+
+
+def limit_descriptors(wanted: int, warn: Callable[[str], None]) -> None:
+    """Makes `wanted` the soft and the hard limit of descriptors, or comes as near as this process may; 0: as many as it
+    may have, since 1024, the usual soft limit, is for the sake of select(2).
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    most = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
+    if wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+        except (OSError, ValueError):  # only root may raise the hard limit, and nobody beyond fs.nr_open
+            warn(f"rlimit-nofile = {wanted}: this process may have no more than {most} descriptors")
+            limit_descriptors(0, warn)
+    elif soft != resource.RLIM_INFINITY and soft < most:
         with suppress(OSError, ValueError):  # fs.nr_open may be lower than the hard limit: then it stays as it is
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def die_with_parent(parent_pid: int) -> None:
@@ -335,5 +230,5 @@ def preload() -> None:
     for module in _LATE_MODULES:
         importlib.import_module(module)
     for codec in _LATE_CODECS:
-        "".encode(codec)
+        codecs.lookup(codec)  # "".encode() takes a short cut past it
     time.localtime()  # reads /etc/localtime, tzset(3)

@@ -13,11 +13,20 @@ NAME_CHARACTERS = 256  # of a name in a line
 
 # x509_vfy.h; the numbers are the same in every OpenSSL since 1.1, but for what is left to its own words here.
 _NO_ISSUER = frozenset((2, 20, 21))
-_NO_CRL, _CRL_SIGNATURE, _CRL_NOT_YET, _CRL_EXPIRED = 3, 8, 11, 12
+_NO_CRL, _SIGNATURE, _CRL_SIGNATURE, _CRL_NOT_YET, _CRL_EXPIRED = 3, 7, 8, 11, 12
 _NOT_YET, _EXPIRED = 9, 10
 _SELF_SIGNED, _SELF_SIGNED_CA = 18, 19
-_TOO_LONG, _REVOKED, _PATH_LENGTH, _PURPOSE = 22, 23, 25, 26
+_TOO_LONG, _REVOKED, _INVALID_CA, _PATH_LENGTH, _PURPOSE = 22, 23, 24, 25, 26
 
+_ALERTS = {
+    **dict.fromkeys(
+        (*_NO_ISSUER, _NO_CRL, _SELF_SIGNED, _SELF_SIGNED_CA, _TOO_LONG, _INVALID_CA, _PATH_LENGTH), "unknown_ca"
+    ),
+    **dict.fromkeys((_EXPIRED, _CRL_EXPIRED), "certificate_expired"),
+    **dict.fromkeys((_SIGNATURE, _CRL_SIGNATURE), "decrypt_error"),
+    _REVOKED: "certificate_revoked",
+    _PURPOSE: "unsupported_certificate",
+}
 _FIXED = {
     _SELF_SIGNED: "it is self-signed, and not trusted here",
     _SELF_SIGNED_CA: "its chain ends in a self-signed CA that is not trusted here",
@@ -32,6 +41,11 @@ def words(code: int, openssl: str, depth: int, limit: int, certificate: crypto.X
     """
     above = "" if depth == 0 else "the CA above it, "
     return f"{_what(code, openssl, depth, limit, certificate, issuer)}: {above}{bounded(subject)}"
+
+
+def alert(code: int) -> str:
+    """The alert that OpenSSL tells the client this verdict with: ssl_x509err2alert() in ssl/statem/statem_lib.c."""
+    return _ALERTS.get(code, "bad_certificate")
 
 
 def _what(code: int, openssl: str, depth: int, limit: int, certificate: crypto.X509, issuer: str) -> str:

@@ -11,7 +11,10 @@ BACK_OFF_MOST_SECONDS = 30.0
 class Respawn:
     """The deaths and the moments, by the number of the worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest: float = BACK_OFF_MOST_SECONDS) -> None:
+        """`longest`: no successor waits for more seconds; 0: none waits."""
+        self._longest = longest
+        self.in_vain = 0  # attempts, since the last one of which a worker came that was ready to serve
         self._deaths: dict[int, int] = {}  # of young workers, in a row
         self._moments: dict[int, float] = {}
 
@@ -19,6 +22,11 @@ class Respawn:
     def moment(self) -> float:
         """When due() has something next, in seconds of time.monotonic()."""
         return min(self._moments.values(), default=float("inf"))
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether somebody is to come."""
+        return bool(self._moments)
 
     def died(self, number: int, age: float, now: float) -> float:
         """A worker died at `age` seconds; returns the seconds until its successor."""
@@ -31,7 +39,7 @@ class Respawn:
         deaths = self._deaths.get(number, 0)
         self._deaths[number] = deaths + 1
         # No more doublings than can matter: 2**1024 is no float.
-        delay = min(BACK_OFF_SECONDS * 2 ** min(deaths - 1, 16), BACK_OFF_MOST_SECONDS) if deaths else 0.0
+        delay = min(BACK_OFF_SECONDS * 2 ** min(deaths - 1, 16), self._longest) if deaths else 0.0
         self._moments[number] = now + delay
         return delay
 

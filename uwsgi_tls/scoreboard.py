@@ -17,16 +17,20 @@ from uwsgi_tls.tally import COUNTERS, NAMES
 
 SLOTS = 4096  # workers at once, those of generations on their way out included
 NUMBER_BYTES = 8
+TEXT_BYTES = 512  # of what went wrong last
 
 # Where in a slot.
 _LAST_BEAT = 0  # in nanoseconds
 _NUMBER, _GENERATION, _SPAWNS, _BORN, _PID, _STATE = range(1, 7)  # _NUMBER is 0 in a slot that is free
-_COUNTED = 7  # from here on what NAMES has, the counters first
+_CALLING = 7  # in nanoseconds
+_ENDS = 8  # in nanoseconds; the master writes it, as it does all that take() fills in
+_HARAKIRIS = 9
+_COUNTED = 10  # from here on what NAMES has, the counters first
 NUMBERS = _COUNTED + len(NAMES)  # of a slot
 # Where in the master's.
 _VERSION = 0  # odd while the sums and the slots are being changed
 _USED = 1  # slots that were ever given out
-_SERVING, _STARTED, _MASTERS_STATE, _WANTED, _DEATHS = range(2, 7)
+_SERVING, _STARTED, _MASTERS_STATE, _WANTED, _DEATHS, _ALL_HARAKIRIS, _FAILED_RELOADS, _LAST_FAILED = range(2, 10)
 
 _NANO = 1_000_000_000
 _READS = 100  # attempts, until what was read was not being changed
@@ -43,14 +47,31 @@ class Slot:
     index: int
     numbers: "memoryview[int]"  # quoted: Python subscripts it since 3.14
 
-    def beat(self, now: float) -> None:
-        """In the worker: it is alive at `now`, in seconds of time.monotonic(), which all processes share."""
+    def beat(self, now: float, calling: float = 0.0) -> None:
+        """In the worker: it is alive at `now`, in seconds of time.monotonic(), which all processes share, and the
+        oldest call of its application runs since `calling`; 0.0: there is none."""
+        # In this order: whoever reads between the two must not take a call for longer than it was.
+        self.numbers[_CALLING] = int(calling * _NANO)
         self.numbers[_LAST_BEAT] = int(now * _NANO)
 
     @property
     def last_beat(self) -> float:
         """When it was alive last; 0.0 before it was ever."""
         return self.numbers[_LAST_BEAT] / _NANO
+
+    @property
+    def calling(self) -> float:
+        """Since when the oldest call ran that ran at the last beat; 0.0 where there was none."""
+        return self.numbers[_CALLING] / _NANO
+
+    @property
+    def ends(self) -> float:
+        """When the worker must have ended (time.monotonic() seconds); 0.0: nobody has said so."""
+        return self.numbers[_ENDS] / _NANO
+
+    def must_end(self, moment: float) -> None:
+        """In the master, which sends SIGTERM afterwards."""
+        self.numbers[_ENDS] = int(moment * _NANO)
 
     def enter(self, state: str, pid: int) -> None:
         """In the worker: it is in one of STATES now."""
@@ -69,6 +90,7 @@ class Told:
     number: int
     generation: int
     spawns: int  # workers that have borne the number so far
+    harakiris: int  # of these
     born: int  # seconds since the epoch
     pid: int  # 0: it has just been forked
     state: str
@@ -85,8 +107,12 @@ class Reading:
     started: int  # seconds since the epoch
     wanted: int  # workers
     deaths: int  # of workers that nobody had told to end
+    harakiris: int  # of workers that were killed for a request that did not end
+    failed_reloads: int
+    last_reload_failed: bool
+    failure: str  # what went wrong last in the generation that serves
     ended: Mapping[str, int]  # what workers that have ended had counted
-    workers: tuple[Told, ...]  # those that live, by number and generation
+    workers: tuple[Told, ...]  # those that live, by number, generation and age, the oldest first
 
     @property
     def totals(self) -> Mapping[str, int]:
@@ -110,10 +136,12 @@ class Scoreboard:
 
     def __init__(self, slots: int = SLOTS) -> None:
         self._numbers = memoryview(mmap.mmap(-1, (1 + slots) * NUMBERS * NUMBER_BYTES)).cast("q")
+        self._failure = mmap.mmap(-1, TEXT_BYTES)
         self._free = list(range(slots, 0, -1))
         self._master = self._slot(0)
         self._master[_STARTED] = int(time.time())
         self._spawns: dict[int, int] = {}
+        self._harakiris: dict[int, int] = {}
 
     def take(self, number: int = 0, generation: int = 0) -> Slot:
         """A slot for the worker of that number, with nothing told in it. Raises OSError when there is none left."""
@@ -124,6 +152,7 @@ class Scoreboard:
         numbers[:] = memoryview(array("q", bytes(NUMBERS * NUMBER_BYTES)))
         self._spawns[number] = self._spawns.get(number, 0) + 1
         numbers[_GENERATION], numbers[_SPAWNS], numbers[_BORN] = generation, self._spawns[number], int(time.time())
+        numbers[_HARAKIRIS] = self._harakiris.get(number, 0)
         numbers[_NUMBER] = number
         self._master[_USED] = max(self._master[_USED], index)
         return Slot(index, numbers)
@@ -138,31 +167,54 @@ class Scoreboard:
         master[_VERSION] += 1
         self._free.append(slot.index)
 
-    def enter(self, state: str, generation: int, wanted: int) -> None:
-        """The master is in one of MASTERS_STATES, `generation` serves and `wanted` workers there should be."""
-        self._master[_MASTERS_STATE] = MASTERS_STATES.index(state)
-        self._master[_SERVING], self._master[_WANTED] = generation, wanted
+    def enter(self, state: str, generation: int, wanted: int, failure: str = "") -> None:
+        """The master is in one of MASTERS_STATES, `generation` serves and `wanted` workers there should be; `failure`
+        is what went wrong last in it."""
+        master = self._master
+        master[_VERSION] += 1
+        if generation != master[_SERVING]:
+            master[_LAST_FAILED] = 0
+        master[_MASTERS_STATE] = MASTERS_STATES.index(state)
+        master[_SERVING], master[_WANTED] = generation, wanted
+        self._failure[:] = failure.encode()[:TEXT_BYTES].ljust(TEXT_BYTES, b"\0")
+        master[_VERSION] += 1
+
+    def reload_failed(self) -> None:
+        """The generation that serves stays."""
+        self._master[_FAILED_RELOADS] += 1
+        self._master[_LAST_FAILED] = 1
 
     def died(self) -> None:
         """A worker has ended that was not told to."""
         self._master[_DEATHS] += 1
+
+    def harakiri(self, number: int) -> None:
+        """The worker of that number is killed for a request that does not end."""
+        self._harakiris[number] = self._harakiris.get(number, 0) + 1
+        self._master[_ALL_HARAKIRIS] += 1
 
     def read(self) -> Reading:
         """In any process: what is told now, no worker counted twice or not at all because it ends meanwhile."""
         for _ in range(_READS):
             before = self._master[_VERSION]
             numbers = self._numbers[: (1 + self._master[_USED]) * NUMBERS].tolist()
+            failure = self._failure[:]
             if before % 2 == 0 and self._master[_VERSION] == before:
                 break
             time.sleep(_PAUSE_SECONDS)
         slots = [numbers[at : at + NUMBERS] for at in range(NUMBERS, len(numbers), NUMBERS)]
-        told = sorted((_told(slot) for slot in slots if slot[_NUMBER]), key=lambda each: (each.number, each.generation))
+        told = [_told(slot) for slot in slots if slot[_NUMBER]]
+        told.sort(key=lambda each: (each.number, each.generation, each.spawns))
         return Reading(
             state=MASTERS_STATES[numbers[_MASTERS_STATE]],
             generation=numbers[_SERVING],
             started=numbers[_STARTED],
             wanted=numbers[_WANTED],
             deaths=numbers[_DEATHS],
+            harakiris=numbers[_ALL_HARAKIRIS],
+            failed_reloads=numbers[_FAILED_RELOADS],
+            last_reload_failed=bool(numbers[_LAST_FAILED]),
+            failure=failure.rstrip(b"\0").decode(errors="ignore"),  # its last letter may be cut
             ended=dict(zip(COUNTERS, numbers[_COUNTED:], strict=False)),
             workers=tuple(told),
         )
@@ -176,6 +228,7 @@ def _told(slot: list[int]) -> Told:
         number=slot[_NUMBER],
         generation=slot[_GENERATION],
         spawns=slot[_SPAWNS],
+        harakiris=slot[_HARAKIRIS],
         born=slot[_BORN],
         pid=slot[_PID],
         state=STATES[slot[_STATE]],

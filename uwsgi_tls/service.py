@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from OpenSSL import SSL
 
+from uwsgi_tls.access_log import AccessLog
 from uwsgi_tls.client_allow import Rule
 from uwsgi_tls.converters import Network
 from uwsgi_tls.crowd import Crowd
+from uwsgi_tls.failures import Failures
 from uwsgi_tls.gone import Gone
-from uwsgi_tls.logs import AccessLog, line
+from uwsgi_tls.logs import line
 from uwsgi_tls.lounge import NEVER, Lounge
 from uwsgi_tls.names import Names, is_address, of_host
 from uwsgi_tls.response import http_date
@@ -179,8 +181,10 @@ class Service:
     draining: bool = False
     ends: float = NEVER  # when tunnels end because the worker leaves (time.monotonic() seconds)
     requests: int = 0
+    running: "set[Exchange]" = field(default_factory=set)  # whose application is at work
     tally: Tally = field(default_factory=Tally)
     complain: Complaints = field(default_factory=Complaints)
+    failures: Failures = field(default_factory=Failures)  # of handshakes
     _date: tuple[int, str] = (0, "")
 
     def __post_init__(self) -> None:
@@ -237,7 +241,9 @@ class Service:
 
     def _run(self, exchange: "Exchange") -> bool:
         exchange.taken = True
+        self.running.add(exchange)
         try:
             return self.backend.handle(exchange)
         finally:
+            self.running.discard(exchange)
             self.room.leave()

@@ -10,16 +10,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from uwsgi_tls import titles
+from uwsgi_tls import fifo, logs, titles
 from uwsgi_tls.errors import ConfigError
+from uwsgi_tls.fifo import Fifo
 from uwsgi_tls.logs import line
 from uwsgi_tls.monitor import Monitor
 from uwsgi_tls.notify import Notifier, State
 from uwsgi_tls.options import Config
+from uwsgi_tls.overdue import Overdue
 from uwsgi_tls.respawn import Respawn
-from uwsgi_tls.scoreboard import Scoreboard
+from uwsgi_tls.scoreboard import Reading, Scoreboard
 from uwsgi_tls.stats.process import StatsProcess
-from uwsgi_tls.watch import LOOK_SECONDS, Watch
+from uwsgi_tls.teller import Teller
+from uwsgi_tls.watch import LOOK_SECONDS, Watch, of_touches
 from uwsgi_tls.worker import Listener, Task
 from uwsgi_tls.workers import EXIT_FAILED, Worker, Workers
 
@@ -27,6 +30,8 @@ IDLE_SECONDS = 3600.0
 DAY_SECONDS = 86400.0
 STUCK_SECONDS = 2.0  # without a sign of life, where a worker gives two a second; half of WATCHDOG_USEC if that is more
 EXIT_STOPPED = 0
+RELOAD_FAILED = "reload failed"  # so begins what is said of it
+EXIT_GAVE_UP = 75  # EX_TEMPFAIL of sysexits.h: another start may succeed, where EXIT_FAILED is in vain
 
 # Those that tell of a fault in this very process must not be blocked (pthread_sigmask(3)), and stopping a job from the
 # terminal stays what it is. SIGPIPE stays ignored: taken here, each line that says so would bring about the next.
@@ -62,11 +67,14 @@ class Supervisor:
         watch: Watch | None = None,
         notifier: Notifier | None = None,
         stats: StatsProcess | None = None,
+        teller: Teller | None = None,
+        fifos: Sequence[Fifo] = (),
     ) -> None:
         """`task` is what each worker gets; `reopen` makes the listeners of a new generation (raises
         ConfigError); `started` is told how the first start went, as an exit status; `masters_own` closes, in a
         worker, what only the master may hold; `daily` is called once a day; what `watch` sees change brings a reload
-        about; `notifier` leads to the service manager; `stats` tells whoever asks how all this is."""
+        about; `notifier` leads to the service manager; `stats` tells whoever asks how all this is, and `teller` whoever
+        may signal us; `fifos` are pipes in which we are told what to do."""
         self._task = task
         self._config: Config = task.config
         self._reopen = reopen
@@ -75,14 +83,22 @@ class Supervisor:
         self._next_day = time.monotonic() + DAY_SECONDS
         self._monitor = monitor
         self._watch = watch
-        self._next_look = time.monotonic() + LOOK_SECONDS if watch is not None else float("inf")
+        self._logs_touched = of_touches(self._config.touch_logreopen)
+        self._touched = of_touches(self._config.touch_reload)
+        looks = watch is not None or self._config.touch_logreopen or self._config.touch_reload
+        self._next_look = time.monotonic() + LOOK_SECONDS if looks else float("inf")
         self._notifier = Notifier() if notifier is None else notifier
         self._scoreboard = Scoreboard()
         self._stats = StatsProcess() if stats is None else stats
+        self._teller = teller
+        self._fifos = fifos
         self._failure = ""  # the last one of this generation
+        self._rejected = ""  # the last reload, if it failed: why
         self._reload_again = False  # asked for while something was under way
         self._workers = Workers(self._scoreboard, masters_own)
-        self._respawn = Respawn()
+        self._respawn = Respawn(task.config.forkbomb_delay)
+        calls_application = bool(task.config.wsgi_file or task.config.module)
+        self._overdue = Overdue(task.config.worker_start_timeout, task.config.harakiri if calls_application else 0)
         self._wanted = task.config.processes
         self._generation = 1  # that serves
         self._coming = 1  # that is to serve next; the same when nothing is under way
@@ -93,12 +109,15 @@ class Supervisor:
     def run(self) -> int:
         """Supervises until the server is told to stop; returns the exit status."""
         self._enter("starting")
+        for each in self._fifos:
+            each.listen()
         for number in range(1, self._wanted + 1):
             self._spawn(number)
         while self._workers or self._stop_at is None:
             info = signal.sigtimedwait(BLOCKED, self._patience())
             if info is not None:
                 self._take(info.si_signo)
+            self._obey()
             self._reap()
             self._hear()
             self._keep_time()
@@ -116,6 +135,11 @@ class Supervisor:
                 self._stop_now("SIGQUIT")
             case signal.SIGHUP:
                 self._reload("SIGHUP")
+            case signal.SIGUSR1:
+                self._reopen_logs("SIGUSR1")
+            case signal.SIGUSR2:
+                if self._teller is not None:
+                    self._teller.write(*self._account())
             case signal.SIGTTIN:
                 self._resize(self._wanted + 1)
             case signal.SIGTTOU:
@@ -125,20 +149,44 @@ class Supervisor:
             case _:
                 line(f"signal {number} has no meaning here: ignored")
 
+    def _obey(self) -> None:
+        """Does what has been written to a master-fifo."""
+        for pipe in self._fifos:
+            letters, unknown = pipe.letters(time.monotonic())
+            if unknown:
+                line(f"master-fifo {pipe.path}: {unknown!r} has no meaning here: ignored")
+            for letter in letters:
+                line(f"master-fifo {pipe.path}: {letter}")
+                if letter != fifo.TELL:
+                    self._take(fifo.COMMANDS[letter])
+                elif self._teller is not None:
+                    self._teller.log(*self._account())
+
+    def _account(self) -> tuple[Reading, str, list[str]]:
+        """What the teller has to know: how the workers are, what failed last, and what is still wrong."""
+        wrong = [self._rejected] if self._rejected else []
+        if self._monitor is not None and not self._monitor.pid:
+            wrong.append("the monitor has ended: a reload can read no more than the user may; restart the server")
+        return self._scoreboard.read(), self._failure, wrong
+
     def _reap(self) -> None:
         if self._monitor is not None and self._monitor.has_ended() and self._stop_at is None:
-            line("the monitor has ended: a reload can read no more than this user may; restart the server")
+            tell = self._fail if self._is_steady else line
+            tell("the monitor has ended: a reload can read no more than this user may; restart the server")
         self._stats.reap()
         for child, how, status in self._workers.bury():
             self._buried(child, how, status)
 
     def _hear(self) -> None:
-        self._workers.hear()
+        for child in self._workers.hear():
+            self._respawn.in_vain = 0
+            self._take_over(child)
         if not self._serving or self._coming != self._generation:
             self._promote()
 
     def _keep_time(self) -> None:
         now = time.monotonic()
+        self._condemn(now)
         self._workers.kill_overdue(now)
         if now >= self._next_day:
             self._next_day = now + DAY_SECONDS
@@ -151,15 +199,18 @@ class Supervisor:
         for number in self._respawn.due(now):
             if self._stop_at is None and number <= self._wanted:
                 self._spawn(number)
+        self._replace_worn()
 
     def _patience(self) -> float:
         moments = (
             self._workers.moment,
+            self._overdue.moment(self._workers),
             self._respawn.moment,
             self._next_day,
             self._next_look,
             self._notifier.moment,
             self._stats.moment,
+            *(each.moment for each in self._fifos),
         )
         return max(0.0, min(min(moments) - time.monotonic(), IDLE_SECONDS))
 
@@ -169,8 +220,32 @@ class Supervisor:
         try:
             self._workers.spawn(self._task, number, self._coming)
         except OSError as error:
-            line(f"unable to fork worker {number}: {error}")
-            self._respawn.failed(number, time.monotonic())
+            self._respawn.in_vain += 1
+            delay = self._respawn.failed(number, time.monotonic())
+            line(f"unable to fork worker {number}: {error}; another attempt follows in {delay:g} seconds")
+            self._give_up_if_in_vain()
+
+    def _take_over(self, child: Worker) -> None:
+        """It is ready: who had its number before has done its work."""
+        for other in self._workers:
+            is_older = (other.number, other.generation) == (child.number, child.generation) and other is not child
+            if is_older and not other.retiring:
+                line(f"{child.name} takes over from {other.name}")
+                other.retire(self._config.worker_reload_mercy)
+
+    def _replace_worn(self) -> None:
+        """Forks a successor of one that has asked for it: of one at a time, which serves until the successor does."""
+        if self._is_steady and not self._respawn.is_pending and all(child.ready for child in self._workers):
+            worn = next((child for child in self._workers if child.worn and not child.retiring), None)
+            if worn is not None:
+                self._spawn(worn.number)
+
+    def _condemn(self, now: float) -> None:
+        for child, why in self._overdue.look(now, self._workers):
+            line(f"{child.name} {why}: it is killed, and this is where its threads are")
+            child.condemn()
+            if child.ready:
+                self._scoreboard.harakiri(child.number)
 
     def _buried(self, child: Worker, how: str, status: int) -> None:
         """What the end of a worker means; `status` is 0 where a signal ended it."""
@@ -191,9 +266,38 @@ class Supervisor:
         if child.generation != self._coming:
             line(f"{child.name} died ({how}); generation {self._coming} is about to follow")
             return
-        now = time.monotonic()
-        delay = self._respawn.died(child.number, now - child.born, now)
+        self._died(child, how, status)
+
+    def _died(self, child: Worker, how: str, status: int) -> None:
+        """One of those that serve, or that should, is no more: who comes instead, and when."""
+        others = [other for other in self._workers if other.number == child.number and not other.retiring]
+        if any(not other.ready for other in others):
+            return self._fail(f"{child.name} died ({how}); its successor is about to serve")
+        now, delay = time.monotonic(), 0.0
+        if child.ready and child.condemned:
+            self._respawn.at(child.number, now)
+        else:
+            delay = self._respawn.died(child.number, now - child.born, now)
         self._fail(f"{child.name} died ({how}); a new one comes in {delay:g} seconds")
+        if delay > 0:
+            line(f"worker respawning too fast !!! i have to sleep a bit ({delay:g} seconds)...")  # uWSGI's words
+        if not child.ready:
+            self._respawn.in_vain += 1
+            self._give_up_if_in_vain(status)
+        return None
+
+    def _give_up_if_in_vain(self, status: int = 0) -> None:
+        """Where nobody has served for long and nobody ever will, whoever has started us should know."""
+        limit = self._config.respawn_limit * self._wanted
+        if not 0 < limit <= self._respawn.in_vain or self._stop_at is not None:
+            return
+        if any(child.ready and not child.retiring for child in self._workers):
+            return
+        cause = f", the last one with exit status {status}" if status else ""
+        line(f"nobody serves, and {self._respawn.in_vain} attempts in a row to start a worker have failed{cause}")
+        self._status = EXIT_GAVE_UP
+        self._started(self._status)
+        self._stop_now("respawn-limit")
 
     def _is_alive(self) -> bool:
         """Whether each worker is there and shows signs of life; one that still loads its application need not yet."""
@@ -219,8 +323,8 @@ class Supervisor:
         self._generation = self._coming
         for child in self._workers:
             if child.generation != self._generation:
-                child.retire(self._config.reload_mercy)
-        self._failure = ""
+                child.retire(self._config.worker_reload_mercy)
+        self._failure = self._rejected = ""
         self._enter("serving")
         line(f"generation {self._generation} is serving with {self._wanted} worker{'s' if self._wanted > 1 else ''}")
         if first:
@@ -238,8 +342,12 @@ class Supervisor:
 
     def _look(self) -> None:
         """A change is taken up when the time for it has come: until then the watch does not forget it."""
+        if self._logs_touched.has_changed():
+            self._reopen_logs("touch-logreopen")
         if self._watch is not None and self._is_steady and self._watch.has_changed():
             self._reload("certificate files have changed")
+        if self._is_steady and self._touched.has_changed():
+            self._reload("touch-reload")
 
     def _reload(self, why: str) -> None:
         if self._stop_at is not None:
@@ -254,16 +362,27 @@ class Supervisor:
         try:
             self._task = replace(self._task, listeners=self._reopen())
         except ConfigError as error:
-            self._fail(f"reload failed, generation {self._generation} stays: {error}")
+            self._fail(f"{RELOAD_FAILED}, generation {self._generation} stays: {error}")
             return
         except Exception as error:  # whatever a file may hold now, what is in memory goes on serving
             name = type(error).__name__
-            self._fail(f"reload failed by a defect, generation {self._generation} stays: {name}: {error}")
+            self._fail(f"{RELOAD_FAILED} by a defect, generation {self._generation} stays: {name}: {error}")
             return
+        if self._config.log_reopen:
+            self._reopen_logs("log-reopen")
         self._coming += 1
         self._respawn.forget()
         for number in range(1, self._wanted + 1):
             self._spawn(number)
+
+    def _reopen_logs(self, why: str) -> None:
+        """For this process and for those that serve, each of which has its own idea of what is open."""
+        if not logs.reopen():
+            line(f"{why}: there is no log file to open again")
+            return
+        line(f"{why}: the log files are open again")
+        for child in self._workers:
+            child.signal(signal.SIGUSR1)
 
     def _give_reload_up(self, cause: str) -> None:
         for child in self._workers:
@@ -271,7 +390,7 @@ class Supervisor:
                 child.retiring = True
                 child.signal(signal.SIGKILL)
         self._coming = self._generation
-        self._fail(f"reload failed, generation {self._generation} stays: {cause}")
+        self._fail(f"{RELOAD_FAILED}, generation {self._generation} stays: {cause}")
         alive = {child.number for child in self._workers if not child.retiring}
         for number in set(range(1, self._wanted + 1)) - alive:
             self._respawn.at(number, time.monotonic())
@@ -289,7 +408,7 @@ class Supervisor:
         else:
             for child in self._workers:
                 if child.number > wanted:
-                    child.retire(self._config.reload_mercy)
+                    child.retire(self._config.worker_reload_mercy)
         self._wanted = wanted
         self._enter("serving")
 
@@ -314,12 +433,15 @@ class Supervisor:
         """Something went wrong, and all goes on as before."""
         line(text)
         self._failure = text
+        if text.startswith(RELOAD_FAILED):
+            self._rejected = text
+            self._scoreboard.reload_failed()
         self._enter("serving" if self._serving else "starting")
 
     def _enter(self, state: State) -> None:
         """Says what goes on from now on: in the title, to the service manager and to whoever reads statistics."""
         self._title(state)
-        self._scoreboard.enter(state, self._generation, self._wanted)
+        self._scoreboard.enter(state, self._generation, self._wanted, self._failure)
         status = f"{state}: generation {self._coming}, workers {self._wanted}"
         self._notifier.enter(state, f"{status}; last failure: {self._failure}" if self._failure else status)
 

@@ -5,7 +5,8 @@ so no `n += 1` with neither in it is lost; where an interpreter did otherwise, a
 happens at every request is an attribute, for speed; the rest is looked up by name.
 """
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 
 # What a guest of the worker may wait for, or with `application` work on.
 WAITS = (
@@ -40,8 +41,11 @@ CIPHERS = (
 LIMITS = ("worker-connections", "https-max-handshakes", "connections-per-client", "spool-limit")
 RESPONSES = ("unanswered", "1xx", "2xx", "3xx", "4xx", "5xx")  # by the first digit of the status
 SOCKETS = 16  # listening ones whose queues are told
+# Upper bounds in seconds of how long a request or a handshake takes; what takes longer than all of them is in "inf".
+BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BUCKETS = (*(f"{bound:g}" for bound in BOUNDS), "inf")
 
-_PLAIN = ("requests", "accepted", "bytes_in", "bytes_out", "micros")
+_PLAIN = ("requests", "accepted", "bytes_in", "bytes_out", "micros", "handshake_micros")
 _RARE = (
     "exceptions",
     "backend_errors",
@@ -57,6 +61,8 @@ _RARE = (
 COUNTERS = (
     *_PLAIN,
     *(f"responses.{kind}" for kind in RESPONSES),
+    *(f"durations.{bucket}" for bucket in BUCKETS),
+    *(f"handshake_durations.{bucket}" for bucket in BUCKETS),
     *_RARE,
     *(f"limits.{name}" for name in LIMITS),  # which those count who keep them
 )
@@ -70,6 +76,8 @@ GAUGES = (
 )
 NAMES = COUNTERS + GAUGES
 
+_BY_PROTOCOL = {name: f"protocols.{name}" for name in PROTOCOLS}
+_BY_CIPHER = {name: f"ciphers.{name}" for name in CIPHERS}
 _REASONS = (
     ("client certificate refused", "certificate"),
     ("the client sent no certificate", "certificate"),
@@ -92,24 +100,39 @@ _REASONS = (
 class Tally:
     """The counters of one worker; all of them begin at 0 with it."""
 
-    __slots__ = ("_rare", "accepted", "bytes_in", "bytes_out", "responses", "seconds")
+    __slots__ = (
+        "_handshake_durations",
+        "_handshake_seconds",
+        "_rare",
+        "accepted",
+        "bytes_in",
+        "bytes_out",
+        "durations",
+        "responses",
+        "seconds",
+    )
 
     def __init__(self) -> None:
         self.accepted = 0  # connections
         self.bytes_in = self.bytes_out = 0  # of HTTP, so without TLS
         self.seconds = 0.0  # that requests have taken, each from its head to its end
         self.responses = [0] * 10  # by the first digit of the status; 0: the client left before it had one
+        self.durations = [0] * len(BUCKETS)  # of requests, at bisect_left(BOUNDS, seconds)
+        self._handshake_seconds = 0.0
+        self._handshake_durations = [0] * len(BUCKETS)
         self._rare = dict.fromkeys(_RARE, 0)
 
     def count(self, name: str) -> None:
         """One more of what is rare: "exceptions", "deadlines.idle" and the like."""
         self._rare[name] += 1
 
-    def shaken_hands(self, protocol: str, cipher: str, *, resumed: bool, verified: bool) -> None:
-        """A handshake is complete; `verified`: the client has shown a certificate."""
+    def shaken_hands(self, protocol: str, cipher: str, seconds: float, *, resumed: bool, verified: bool) -> None:
+        """A handshake is complete after `seconds`; `verified`: the client has shown a certificate."""
+        self._handshake_seconds += seconds
+        self._handshake_durations[bisect_left(BOUNDS, seconds)] += 1
         self.count("handshakes.resumed" if resumed else "handshakes.full")
-        self.count(f"protocols.{protocol if protocol in PROTOCOLS else 'other'}")
-        self.count(f"ciphers.{cipher if cipher in CIPHERS else 'other'}")
+        self.count(_BY_PROTOCOL.get(protocol, "protocols.other"))
+        self.count(_BY_CIPHER.get(cipher, "ciphers.other"))
         self.count("certificates.verified" if verified else "certificates.none")
 
     def not_shaken_hands(self, why: str) -> None:
@@ -121,12 +144,18 @@ class Tally:
 
     def counters(self) -> Mapping[str, int]:
         """What is counted here, by its name in COUNTERS."""
-        responses = dict(zip((f"responses.{kind}" for kind in RESPONSES), self.responses, strict=False))
         return {
             "accepted": self.accepted,
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
             "micros": int(self.seconds * 1e6),
-            **responses,
+            "handshake_micros": int(self._handshake_seconds * 1e6),
+            **_named("responses", RESPONSES, self.responses),
+            **_named("durations", BUCKETS, self.durations),
+            **_named("handshake_durations", BUCKETS, self._handshake_durations),
             **self._rare,
         }
+
+
+def _named(group: str, names: Sequence[str], counts: Sequence[int]) -> Mapping[str, int]:
+    return {f"{group}.{name}": count for name, count in zip(names, counts, strict=False)}

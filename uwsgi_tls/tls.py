@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from _socket import socket as RawSocket
-from typing import Any
+from typing import Any, NamedTuple
 
 from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi as _ffi
@@ -24,8 +24,11 @@ _TLSEXT_ERR_OK, _TLSEXT_ERR_NOACK = 0, 3  # tls1.h
 
 _NEEDED = (
     "OPENSSL_free",
+    "SSL_CTX_set_alpn_select_cb",
     "SSL_CTX_set_tlsext_servername_callback",
     "SSL_clear_mode",
+    "SSL_do_handshake",
+    "SSL_get_error",
     "SSL_get_verify_result",
     "SSL_read",
     "SSL_session_reused",
@@ -42,16 +45,35 @@ if _missing:  # better no start than certificates whose verification nobody can 
     raise ImportError(f"this version of cryptography does not have {', '.join(_missing)}")
 
 _scratch = threading.local()  # where a thread's records are decrypted to
+_NO_CERTIFICATE = "peer did not return a certificate"
 _REASONS = {
     "http request": "plain HTTP on the HTTPS port",
     "https proxy request": "a proxy's CONNECT on the HTTPS port",
     "no shared cipher": "the client offers no cipher that is allowed here",
     "no suitable key share": "the client offers no key exchange group that is allowed here",
     "no suitable signature algorithm": "the client accepts no signature that our key can make",
-    "peer did not return a certificate": "the client sent no certificate, and one is required",
+    _NO_CERTIFICATE: "the client sent no certificate, and one is required",
     "unsupported protocol": "the client offers no TLS version that is allowed here",
     "wrong version number": "what the client sends is not TLS",
 }
+# The alerts that OpenSSL sends for them: ssl/statem/statem_srvr.c, extensions_srvr.c and statem_lib.c.
+_ALERTS = {
+    "no shared cipher": "handshake_failure",
+    "no suitable key share": "handshake_failure",
+    "no suitable signature algorithm": "handshake_failure",
+    _NO_CERTIFICATE: "handshake_failure",
+    "unsupported protocol": "protocol_version",
+}
+
+
+class Handshake(NamedTuple):
+    """What a complete handshake has agreed on, and what its client has proved."""
+
+    protocol: str  # "TLSv1.3"
+    cipher: str
+    resumed: bool  # it took an earlier session up
+    certificate: crypto.X509 | None  # the client's, verified; of a resumed session, when it began
+    unverified: bool  # the client has shown one that was not
 
 
 def server_connection(context: SSL.Context, sock: RawSocket, resumes: bool = True) -> SSL.Connection:
@@ -88,6 +110,62 @@ def _after_ticket(ssl: Any, alert: Any, argument: Any) -> int:
 _AFTER_TICKET = _ffi.callback("int (*)(SSL *, int *, void *)", _after_ticket)  # OpenSSL itself does not keep it alive
 
 
+def speak_http11(context: SSL.Context) -> None:
+    """Has ALPN (RFC 7301) choose http/1.1 wherever a client offers it.
+
+    Without a common name the handshake goes on without ALPN, as with uWSGI, and curl --http1.0 gets its answer.
+    """
+    _lib.SSL_CTX_set_alpn_select_cb(context._context, _SELECT_HTTP11, _ffi.NULL)
+
+
+def _select_http11(ssl: Any, out: Any, out_size: Any, offered: Any, size: int, argument: Any) -> int:
+    """SSL_CTX_set_alpn_select_cb(3): OpenSSL has seen to it that the lengths are right."""
+    names = bytes(_ffi.buffer(offered, size))
+    at = 0
+    while at < size:
+        end = at + 1 + names[at]
+        if names[at + 1 : end] == b"http/1.1":
+            out[0], out_size[0] = _HTTP11, len(_HTTP11)
+            return _TLSEXT_ERR_OK
+        at = end
+    return _TLSEXT_ERR_NOACK
+
+
+_HTTP11 = _ffi.new("unsigned char[8]", b"http/1.1")
+_SELECT_HTTP11 = _ffi.callback(
+    "int (*)(SSL *, unsigned char **, unsigned char *, const unsigned char *, unsigned int, void *)",
+    _select_http11,
+    error=_TLSEXT_ERR_NOACK,
+)
+
+
+def shake_hands(conn: SSL.Connection) -> bool:
+    """`conn.do_handshake`: True when it is complete, False when the client must send first. Raises as that does else.
+
+    To wait for the client is the usual thing, and an exception for it costs more than the question.
+    """
+    ssl = _ssl(conn)
+    result = _lib.SSL_do_handshake(ssl)
+    if result == 1:
+        return True
+    if _lib.SSL_get_error(ssl, result) != _lib.SSL_ERROR_WANT_READ:
+        _raise(conn, result)
+    return False
+
+
+def outcome(conn: SSL.Connection) -> Handshake:
+    """What the handshake of `conn`, which is complete, has come to."""
+    certificate = conn.get_peer_certificate()
+    verified = certificate is not None and _lib.SSL_get_verify_result(_ssl(conn)) == 0  # X509_V_OK
+    return Handshake(
+        conn.get_protocol_version_name(),
+        conn.get_cipher_name() or "",
+        resumed(conn),
+        certificate if verified else None,
+        certificate is not None and not verified,
+    )
+
+
 def receive(conn: SSL.Connection) -> bytes:
     """`conn.recv` of one record. Raises as that does.
 
@@ -110,14 +188,6 @@ def send(conn: SSL.Connection, data: bytes | memoryview) -> int:
     if count <= 0:
         _raise(conn, count)
     return count
-
-
-def verified_certificate(conn: SSL.Connection) -> crypto.X509 | None:
-    """The client's certificate if it was verified; of a resumed session, the one that was verified when it began."""
-    certificate = conn.get_peer_certificate()
-    if certificate is None or _lib.SSL_get_verify_result(_ssl(conn)) != 0:  # X509_V_OK
-        return None
-    return certificate
 
 
 def has_asked_for(conn: SSL.Connection, name: str | None) -> bool:
@@ -244,6 +314,23 @@ def reason(exc: SSL.Error, conn: SSL.Connection | None) -> str:
     if alert:  # "sslv3 alert bad certificate", "tlsv1 alert unknown ca"
         return f"the client refused, with the alert: {name}"
     return _REASONS.get(text, text)
+
+
+def alert(exc: SSL.Error, conn: SSL.Connection) -> str:
+    """The alert that ended a handshake, as "sent: NAME" or "received: NAME" (RFC 8446, 6); "" where none did.
+
+    Which one OpenSSL sends follows from its reason; to be told it by a callback costs a twentieth of every handshake.
+    """
+    text = openssl_reason(exc)
+    _, received, name = text.partition(" alert ")
+    if received:
+        return f"received: {name.replace(' ', '_')}"
+    sent = _ALERTS.get(text, "")
+    if "certificate verify failed" in _queue(exc):
+        sent = refusals.alert(_lib.SSL_get_verify_result(_ssl(conn)))
+    elif text == _NO_CERTIFICATE and conn.get_protocol_version() == SSL.TLS1_3_VERSION:
+        sent = "certificate_required"
+    return f"sent: {sent}" if sent else ""
 
 
 def note_refusal(conn: SSL.Connection, certificate: crypto.X509, code: int, depth: int, verdict: int) -> bool:

@@ -23,6 +23,16 @@ def open_trusted(path: str) -> int:
     return _open(path, beyond=False)
 
 
+def open_unalterable(path: str) -> int:
+    """The same of a file whose content is root's alone, too. Raises OSError."""
+    fd = open_trusted(path)
+    status = os.fstat(fd)
+    if status.st_uid != 0 or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        os.close(fd)
+        raise OSError(errno.EPERM, f"others than root may write to {path}, so root does not believe it")
+    return fd
+
+
 def open_unlinked(path: str) -> int:
     """The same where others than root may change a directory on the way: then it is opened only if no link leads to
     it, and if it has no second name, which another file of root's would have. Raises OSError.

@@ -6,7 +6,7 @@ bytes of its name, the size and bytes of its value, sizes again 16 bits little-e
 """
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Collection
 
 PAYLOAD_BYTES = 65535  # what the size field can say
 
@@ -33,16 +33,19 @@ def _prefix(size: int) -> str:
 _PREFIXES = tuple(map(_prefix, range(4096)))
 
 
-def encode(pairs: Iterable[tuple[str, str]], modifier1: int, modifier2: int) -> bytes:
-    """Return the packet of these (name, value) variables, whose strings are latin-1.
+def text(pairs: Collection[tuple[str, str]]) -> str:
+    """Return these (name, value) variables as they stand in a packet, where several such texts follow each other."""
+    try:
+        return "".join([f"{_PREFIXES[len(name)]}{name}{_PREFIXES[len(value)]}{value}" for name, value in pairs])
+    except IndexError:  # a longer one
+        return "".join([f"{_prefix(len(name))}{name}{_prefix(len(value))}{value}" for name, value in pairs])
+
+
+def packet(text: str, modifier1: int, modifier2: int) -> bytes:
+    """Return the packet of the variables in `text`, whose strings are latin-1.
 
     Raises PacketTooBig, and ValueError for a string that is not latin-1.
     """
-    pairs = tuple(pairs)
-    try:
-        text = "".join([f"{_PREFIXES[len(name)]}{name}{_PREFIXES[len(value)]}{value}" for name, value in pairs])
-    except IndexError:  # a longer one
-        text = "".join([f"{_prefix(len(name))}{name}{_prefix(len(value))}{value}" for name, value in pairs])
     if len(text) > PAYLOAD_BYTES:
         raise PacketTooBig(len(text))
     return _HEADER.pack(modifier1, len(text), modifier2) + text.encode("latin-1")

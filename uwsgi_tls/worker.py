@@ -6,6 +6,7 @@ could not start.
 """
 
 import atexit
+import faulthandler
 import gc
 import os
 import resource
@@ -21,7 +22,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 
-from uwsgi_tls import daemon, peer, privileges, titles
+from uwsgi_tls import daemon, logs, peer, privileges, titles, wear
+from uwsgi_tls.access_log import AccessLog
 from uwsgi_tls.arrival import Arrival
 from uwsgi_tls.backends import application
 from uwsgi_tls.backends.http1 import HttpProtocol
@@ -30,22 +32,26 @@ from uwsgi_tls.backends.proxy import NodeProtocol, Policy, ProxyBackend
 from uwsgi_tls.backends.report import ReportBackend
 from uwsgi_tls.backends.uwsgi import UwsgiProtocol
 from uwsgi_tls.backends.wsgi import Application, WsgiBackend
+from uwsgi_tls.calls import Calls
 from uwsgi_tls.census import Census
 from uwsgi_tls.crowd import Notice
 from uwsgi_tls.farewell import LINGER_SECONDS
-from uwsgi_tls.logs import AccessLog, line, trace
+from uwsgi_tls.logs import line, trace
 from uwsgi_tls.lounge import Lounge
 from uwsgi_tls.options import Config
 from uwsgi_tls.scoreboard import Slot
 from uwsgi_tls.service import Backend, Endpoint, Limits, Room, Service
 from uwsgi_tls.spool import Disk
+from uwsgi_tls.wear import Wear
 
 EXIT_STOPPED = 0
 EXIT_ORPHAN = 1
 EXIT_DEFECT = 1
 EXIT_NO_APPLICATION = 22  # as uWSGI with need-app
 
-READY = b"R"
+# What the master is told; where threads are (SIGUSR2) is text, in which neither of the two can be.
+READY = b"\x06"
+WORN = b"\x18"  # a successor should come
 ACCEPTS_PER_TURN = 16
 REST_SECONDS = 0.1  # of the accept loop when there is no room, unless somebody leaves before
 TUNNEL_FAREWELL_SECONDS = LINGER_SECONDS + 1.0  # before the end of reload-mercy, for a sweep and for last words
@@ -78,7 +84,7 @@ class Seat:
 
     number: int
     generation: int
-    channel: socket.socket  # to the master: READY goes up; its end means that the master is gone
+    channel: socket.socket  # to the master: READY and WORN go up; its end means that the master is gone
     slot: Slot  # of the scoreboard
 
 
@@ -88,6 +94,8 @@ def run(task: Task, seat: Seat) -> int:
     daemon.leave_terminal()
     _title(task, seat, "starting")
     seat.slot.enter("starting", os.getpid())
+    # In C, so that it answers whatever holds the GIL; to the master, which writes it to whatever log there is.
+    faulthandler.register(signal.SIGUSR2, seat.channel.fileno())
     wakeup = _take_signals()
     config = task.config
     disk = Disk(os.path.abspath(config.spool_dir) if config.spool_dir else None, config.spool_limit)
@@ -98,7 +106,12 @@ def run(task: Task, seat: Seat) -> int:
     # One thread more than applications may occupy, for handshakes and heads; one for all where no application runs
     # here.
     threads = config.threads + 1 if calls_application else 1
-    census = Census(seat.slot, [listener.socket for listener in task.listeners])
+    census = Census(
+        seat.slot,
+        [listener.socket for listener in task.listeners],
+        Calls(seat.number, config.harakiri) if calls_application else None,
+        Wear(wear.limits(config, seat.number), time.monotonic(), lambda reached: _ask_for_successor(seat, reached)),
+    )
     lounge = Lounge(threads, census.beat)
     try:
         backend = _backend(task, lounge)
@@ -126,6 +139,8 @@ def run(task: Task, seat: Seat) -> int:
     between = service.run_queued if calls_application else None
     for number in range(threads):
         threading.Thread(target=_serve, args=(lounge, between), name=f"service {number + 1}", daemon=True).start()
+    if not calls_application:
+        privileges.forbid_processes()  # after the threads, which it counts too
     _title(task, seat, "serving")
     seat.slot.enter("serving", service.pid)
     census.beat(time.monotonic())
@@ -135,6 +150,13 @@ def run(task: Task, seat: Seat) -> int:
     with suppress(Exception):
         atexit._run_exitfuncs()
     return status
+
+
+def _ask_for_successor(seat: Seat, reached: str) -> None:
+    """In a service thread. The master retires this worker once the successor is ready."""
+    line(f"worker {seat.number} is to be replaced: {reached}")
+    with suppress(OSError):  # the master is gone
+        seat.channel.send(WORN)
 
 
 def _serve(lounge: Lounge, between: Callable[[], None] | None) -> None:
@@ -225,18 +247,23 @@ class _Acceptor:
         for listener in self._listeners.values():
             self._poll.unregister(listener.socket.fileno())
             listener.socket.close()
-        end = time.monotonic() + self._task.config.reload_mercy
-        service.ends = end - TUNNEL_FAREWELL_SECONDS
+        began = time.monotonic()
         for guest in list(guests):
             guest.leave_if_idle(time.monotonic() + LINGER_SECONDS)
-        while guests and (left := end - time.monotonic()) > 0:
-            for fd, _ in self._poll.poll(left):
+        while self._left(began) > 0 and guests:
+            for fd, _ in self._poll.poll(self._left(began)):
                 if fd != self._wakeup:
                     return EXIT_ORPHAN
                 os.read(self._wakeup, 512)
         if guests:
-            line(f"worker {self._seat.number} leaves {len(guests)} connections: reload-mercy is over")
+            line(f"worker {self._seat.number} leaves {len(guests)} connections: its time is over (worker-reload-mercy)")
         return EXIT_STOPPED
+
+    def _left(self, began: float) -> float:
+        """Seconds until it must have ended; the master may shorten them with another signal. Tunnels end earlier."""
+        end = self._seat.slot.ends or began + self._task.config.worker_reload_mercy
+        self._service.ends = end - TUNNEL_FAREWELL_SECONDS
+        return max(0.0, end - time.monotonic())
 
 
 def _peer(family: int, address: object) -> tuple[str, str]:
@@ -261,7 +288,6 @@ def _take_signals() -> tuple[int, int]:
         signal.SIGHUP,
         signal.SIGQUIT,
         signal.SIGUSR1,
-        signal.SIGUSR2,
         signal.SIGTTIN,
         signal.SIGTTOU,
         signal.SIGALRM,
@@ -274,12 +300,18 @@ def _take_signals() -> tuple[int, int]:
         *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
     ):
         signal.signal(number, _nothing)
+    signal.signal(signal.SIGUSR1, _reopen_logs)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     return read, write
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:
     """The wakeup pipe has the number already."""
+
+
+def _reopen_logs(number: int, frame: FrameType | None) -> None:
+    """The master has done so; whatever the main thread is in the middle of."""
+    logs.reopen()
 
 
 def _backend(task: Task, lounge: Lounge) -> Backend:

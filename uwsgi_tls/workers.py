@@ -19,7 +19,13 @@ from uwsgi_tls.worker import Seat, Task
 
 NEVER = float("inf")
 KILL_GRACE_SECONDS = 1.0  # beyond the mercy, which a worker keeps by itself
+STACKS_SECONDS = 3.0  # that a condemned worker has at most to say where it is
+FIRST_WORD_SECONDS = 1.0  # of these, until it begins: one that is stopped never does
+SILENCE_SECONDS = 0.3  # after it has begun: it has said all
 EXIT_FAILED = 1
+_READ_BYTES = 65536  # at once, of what a worker says
+_READS = 16
+_LINE_BYTES = 4096  # one that is longer is cut there
 
 
 @dataclass(slots=True)
@@ -34,8 +40,11 @@ class Worker:
     slot: Slot
     ready: bool = False
     stuck: bool = False  # and that has been said
+    worn: bool = False  # it has asked for a successor
     retiring: bool = False
+    condemned: float = 0.0  # it is to be killed at that moment at the latest; 0.0: it is not
     kill_at: float = NEVER
+    said: bytes = b""  # the beginning of a line
 
     @property
     def name(self) -> str:
@@ -48,11 +57,44 @@ class Worker:
             os.kill(self.pid, number)
 
     def retire(self, mercy: float) -> None:
-        """Has it finish what it has under way and end, within `mercy` seconds."""
-        if not self.retiring:
-            self.retiring = True
-            self.kill_at = time.monotonic() + mercy + KILL_GRACE_SECONDS
-            self.signal(signal.SIGTERM)
+        """Has it finish what it has under way and end, within `mercy` seconds, or less if it has less already.
+
+        One that is not ready has nothing under way.
+        """
+        end = time.monotonic() + (mercy if self.ready else 0.0)
+        if self.retiring and end + KILL_GRACE_SECONDS >= self.kill_at:
+            return
+        self.retiring = True
+        self.slot.must_end(end)
+        self.kill_at = min(self.kill_at, end + KILL_GRACE_SECONDS)
+        self.signal(signal.SIGTERM)
+
+    def condemn(self) -> None:
+        """Kills it once it has said where each of its threads is (faulthandler, in worker.py)."""
+        now = time.monotonic()
+        self.condemned = now + STACKS_SECONDS
+        self.kill_at = min(self.kill_at, now + FIRST_WORD_SECONDS)
+        self.signal(signal.SIGUSR2)
+
+    def hear(self) -> None:
+        """Takes in what it has said on its channel: two bytes mean something, all others are lines for the log."""
+        with suppress(BlockingIOError, ConnectionError):
+            for _ in range(_READS):  # of an application that never stops to talk the rest is heard later
+                said = self.channel.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+                if not said:
+                    break
+                self.ready |= worker.READY in said
+                self.worn |= worker.WORN in said
+                self._take_down(said.replace(worker.READY, b"").replace(worker.WORN, b""))
+
+    def _take_down(self, text: bytes) -> None:
+        *lines, self.said = (self.said + text).split(b"\n")
+        if len(self.said) > _LINE_BYTES:
+            lines, self.said = [*lines, self.said], b""
+        for each in filter(None, lines):
+            line(f"worker {self.number} | {each[:_LINE_BYTES].decode(errors='replace')}")
+        if text and self.condemned:
+            self.kill_at = min(time.monotonic() + SILENCE_SECONDS, self.condemned)
 
 
 class Workers:
@@ -111,19 +153,19 @@ class Workers:
         finally:
             worker.leave(status)
 
-    def hear(self) -> None:
-        """Takes their word that they are ready."""
+    def hear(self) -> list[Worker]:
+        """Takes in what they have said; returns those that have become ready."""
+        waiting = [child for child in self._by_pid.values() if not child.ready]
         for child in self._by_pid.values():
-            if not child.ready:
-                with suppress(BlockingIOError, ConnectionError):
-                    if child.channel.recv(1, socket.MSG_DONTWAIT) == worker.READY:
-                        child.ready = True
+            child.hear()
+        return [child for child in waiting if child.ready]
 
     def kill_overdue(self, now: float) -> None:
         """Ends those who have had time enough to end by themselves."""
         for child in self._by_pid.values():
             if child.kill_at <= now:
-                line(f"{child.name} is taking too much time to end: killed")
+                if not child.condemned:
+                    line(f"{child.name} is taking too much time to end: killed")
                 child.kill_at = NEVER
                 child.signal(signal.SIGKILL)
 
@@ -146,6 +188,7 @@ class Workers:
 
     def _buried(self, pid: int, status: int) -> tuple[Worker, str, int]:
         child = self._by_pid.pop(pid)
+        child.hear()
         child.channel.close()
         self._scoreboard.give_back(child.slot)
         if os.WIFSIGNALED(status):

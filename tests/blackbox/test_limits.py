@@ -262,7 +262,8 @@ def test_clients_that_never_ask_keep_nobody_out(options: tuple[str, ...], words:
             if words == "hello":
                 stack.enter_context(here.connect("127.0.0.9")).sendall(hello())
             else:
-                stack.enter_context(here.client("127.0.0.9")).sendall(b"G")
+                with contextlib.suppress(OSError):  # it gives way itself, if the server has been slow
+                    stack.enter_context(here.client("127.0.0.9")).sendall(b"G")
         for _ in range(5):
             assert here.asks() == 200
         assert here.lines("is full") <= 1

@@ -316,10 +316,10 @@ def test_the_process_has_nothing_but_its_sockets() -> None:
         def links() -> list[str]:
             return sorted(os.readlink(entry) for entry in Path(f"/proc/{stats.pid}/fd").iterdir())
 
-        wait_until(lambda: len(links()) == 7, SECONDS, lambda: str(links()))  # once our own is closed
+        wait_until(lambda: len(links()) == 8, SECONDS, lambda: str(links()))  # once our own is closed
         found = links()
-        assert found[:4] == ["/dev/null"] * 3 + ["anon_inode:[eventpoll]"]
-        assert all(name.startswith("socket:") for name in found[4:])
+        assert found[:5] == ["/dev/null"] * 3 + ["anon_inode:[eventfd]", "anon_inode:[eventpoll]"]
+        assert all(name.startswith("socket:") for name in found[5:])
         status = stats.status()
         assert status["Uid"] == site.worker.status()["Uid"]
         assert {status[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {"0" * 16}
@@ -329,7 +329,7 @@ def test_the_process_has_nothing_but_its_sockets() -> None:
         assert re.search(r"Max file size +0 +0", limits)
         for worker in site.daemon.wait_for_workers(1):
             names = [os.readlink(entry) for entry in Path(f"/proc/{worker.pid}/fd").iterdir()]
-            assert not set(names) & set(found[4:]), "a worker has none of its sockets"
+            assert not set(names) & set(found[5:]), "a worker has none of its sockets"
 
 
 def test_it_comes_back_and_nothing_is_forgotten() -> None:

@@ -4,15 +4,29 @@ A client chooses only what stands in `HTTP_*`, CONTENT_TYPE and CONTENT_LENGTH, 
 header can become HTTPS_DN or any other name that is set here.
 """
 
+from collections.abc import Collection
+
 from uwsgi_tls.exchange import Exchange
+from uwsgi_tls.http import RequestHead
 from uwsgi_tls.names import DEFAULT_HOST
+from uwsgi_tls.spool import Spool
 
 
 def variables(exchange: Exchange) -> list[tuple[str, str]]:
     """All variables of the request of `exchange` as latin-1 strings; duplicates do not occur."""
     head = exchange.head
     assert head is not None
-    pairs = [
+    pairs = [*of_request_line(head), *exchange.connection.variables, *of_fields(head, exchange.body)]
+    exchange.variables = len(pairs)
+    if exchange.connection.service.access_log is not None:
+        # As long as the packet that would carry them, which is what uWSGI's line means by it.
+        exchange.variables_size = sum(4 + len(name) + len(value) for name, value in pairs)
+    return pairs
+
+
+def of_request_line(head: RequestHead) -> Collection[tuple[str, str]]:
+    """The first of them."""
+    return (
         ("REQUEST_METHOD", head.method),
         ("PATH_INFO", head.path),
         ("REQUEST_URI", head.target),
@@ -20,17 +34,15 @@ def variables(exchange: Exchange) -> list[tuple[str, str]]:
         ("SERVER_PROTOCOL", head.protocol),
         ("SCRIPT_NAME", ""),
         ("SERVER_NAME", server_name(head.host)),
-        *exchange.connection.variables,
-        *head.fields.items(),
-    ]
-    if head.content_length < 0 and exchange.body is not None:
+    )
+
+
+def of_fields(head: RequestHead, body: Spool | None) -> Collection[tuple[str, str]]:
+    """The last of them, after those of the connection."""
+    if head.content_length < 0 and body is not None:
         # The chunks have been put together, so the length is known now (RFC 3875, 4.1.2).
-        pairs.append(("CONTENT_LENGTH", str(exchange.body.size)))
-    exchange.variables = len(pairs)
-    if exchange.connection.service.access_log is not None:
-        # As long as the packet that would carry them, which is what uWSGI's line means by it.
-        exchange.variables_size = sum(4 + len(name) + len(value) for name, value in pairs)
-    return pairs
+        return (*head.fields.items(), ("CONTENT_LENGTH", str(body.size)))
+    return head.fields.items()
 
 
 def server_name(host: str) -> str:

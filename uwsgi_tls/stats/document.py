@@ -46,7 +46,8 @@ def document(reading: Reading, facts: Facts) -> dict[str, Any]:
 
 
 def as_json(reading: Reading, facts: Facts) -> bytes:
-    return (json.dumps(document(reading, facts), indent="\t") + "\n").encode()
+    form: dict[str, Any] = {"separators": (",", ":")} if facts.minified else {"indent": "\t"}
+    return (json.dumps(document(reading, facts), **form) + "\n").encode()
 
 
 def present(reading: Reading) -> list[Told]:
@@ -80,7 +81,7 @@ def _worker(told: Told, facts: Facts) -> dict[str, Any]:
         "requests": counts["requests"],
         "delta_requests": counts["requests"],
         "exceptions": counts["exceptions"],
-        "harakiri_count": 0,
+        "harakiri_count": told.harakiris,
         "signals": 0,
         "signal_queue": 0,
         "status": told.state if told.state != "serving" else "busy" if busy else "idle",
@@ -123,13 +124,20 @@ def _tls(reading: Reading, facts: Facts) -> dict[str, Any]:
         "workers_wanted": reading.wanted,
         "workers": {state: sum(told.state == state for told in reading.workers) for state in _states(reading)},
         "worker_deaths": reading.deaths,
+        "harakiris": reading.harakiris,
+        "failed_reloads": reading.failed_reloads,
+        "last_reload_failed": reading.last_reload_failed,
+        "last_failure": reading.failure,
         "requests": totals["requests"],
         "responses": group(totals, "responses"),
         "running_time": totals["micros"],
+        "request_seconds": group(totals, "durations"),
         "accepted": totals["accepted"],
         "rx": totals["bytes_in"],
         "tx": totals["bytes_out"],
         "handshakes": group(totals, "handshakes"),
+        "handshake_time": totals["handshake_micros"],
+        "handshake_seconds": group(totals, "handshake_durations"),
         "handshake_failures": group(totals, "failures"),
         "protocols": group(totals, "protocols"),
         "ciphers": {name: count for name, count in group(totals, "ciphers").items() if count},

@@ -27,6 +27,7 @@ class Facts:
     directory: str  # that of the application
     sockets: Sequence[ListeningSocket]
     certificates: Sequence[CertificateInfo]
+    minified: bool = False  # the JSON, as it is asked for
 
     @property
     def uid(self) -> int:
@@ -46,4 +47,5 @@ def of(config: Config, sockets: Sequence[HttpsSocket], certificates: Sequence[Ce
         directory=os.path.abspath(config.chdir or "."),
         sockets=tuple(each.values()),
         certificates=tuple(certificates),
+        minified=config.stats_minified,
     )

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from uwsgi_tls import daemon, privileges, titles
+from uwsgi_tls import daemon, logs, privileges, titles
 from uwsgi_tls.listeners import StatsSocket
 from uwsgi_tls.logs import line
 from uwsgi_tls.scoreboard import Scoreboard
@@ -22,6 +22,7 @@ from uwsgi_tls.stats.server import CLIENTS_MAX, Document, Server, Site
 
 RESPAWN_SECONDS = 1.0
 NEVER = float("inf")
+EXIT_ENDED = 0
 EXIT_FAILED = 1
 
 
@@ -90,23 +91,29 @@ class StatsProcess:
         """The child's side; does not return. What goes wrong here the master says."""
         try:
             titles.set_title(self._prefix, "stats")
-            self._confine(facts.master)
-            Server(self._sockets, site(scoreboard, facts)).run()
+            end = self._confine(facts.master)
+            Server(self._sockets, site(scoreboard, facts), end).run()
+            os._exit(EXIT_ENDED)
         finally:
             os._exit(EXIT_FAILED)
 
-    def _confine(self, master: int) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    def _confine(self, master: int) -> int:
+        """Gives up what it does not need; returns the descriptor that tells of SIGTERM."""
+        privileges.keep_granted(())
         privileges.die_with_parent(master)
         daemon.leave_terminal()
         privileges.close_inherited({each.socket.fileno() for each in self._sockets})
+        logs.forget()
         for fd in (1, 2):
             os.dup2(0, fd)  # /dev/null
         descriptors = 3 + len(self._sockets) + CLIENTS_MAX + 8
         resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        privileges.forbid_processes()
+        end = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        signal.signal(signal.SIGTERM, lambda *_: os.eventfd_write(end, 1))
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        return end
 
 
 def site(scoreboard: Scoreboard, facts: Facts) -> Site:

@@ -5,12 +5,13 @@ that have ended included, so that a reload is no reset.
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 
 from uwsgi_tls import __version__
 from uwsgi_tls.scoreboard import STATES, Reading
 from uwsgi_tls.stats.document import group, longest
 from uwsgi_tls.stats.facts import Facts
-from uwsgi_tls.tally import SOCKETS
+from uwsgi_tls.tally import BOUNDS, SOCKETS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "uwsgi_tls_"
@@ -27,11 +28,15 @@ def _counters(reading: Reading) -> Iterator[str]:
     totals = reading.totals
     yield _metric("requests_total", "counter", "Requests that were answered or given up.", _one(totals["requests"]))
     yield from _grouped(totals, "responses", "responses_total", "class", "Responses by the class of their status.")
-    yield _summary("request_duration_seconds", "Time from a request's head to the end of its response.", reading)
+    text = "Time from a request's head to the end of its response."
+    yield _histogram("request_duration_seconds", text, group(totals, "durations"), totals["micros"])
     yield _metric("received_bytes_total", "counter", "Bytes of HTTP from clients.", _one(totals["bytes_in"]))
     yield _metric("sent_bytes_total", "counter", "Bytes of HTTP to clients.", _one(totals["bytes_out"]))
     yield _metric("accepted_total", "counter", "Connections accepted.", _one(totals["accepted"]))
     yield from _grouped(totals, "handshakes", "handshakes_total", "kind", "TLS handshakes that were completed.")
+    text = "Time from a connection to the end of its TLS handshake."
+    durations = group(totals, "handshake_durations")
+    yield _histogram("handshake_duration_seconds", text, durations, totals["handshake_micros"])
     yield from _grouped(totals, "failures", "handshake_failures_total", "reason", "TLS handshakes that failed.")
     yield from _grouped(totals, "protocols", "protocol_total", "version", "Handshakes by TLS version.")
     yield from _grouped(totals, "ciphers", "cipher_total", "suite", "Handshakes by cipher suite.")
@@ -47,12 +52,18 @@ def _counters(reading: Reading) -> Iterator[str]:
     )
     yield _metric("exceptions_total", "counter", "Exceptions of the application.", _one(totals["exceptions"]))
     yield _metric("worker_deaths_total", "counter", "Workers that ended untold.", _one(reading.deaths))
+    yield _metric("failed_reloads_total", "counter", "Reloads that changed nothing.", _one(reading.failed_reloads))
+    yield _metric(
+        "harakiris_total", "counter", "Workers killed for a request that did not end.", _one(reading.harakiris)
+    )
 
 
 def _gauges(reading: Reading, facts: Facts) -> Iterator[str]:
     yield _metric("build_info", "gauge", "The version that runs.", {(("version", __version__),): 1})
     yield _metric("start_time_seconds", "gauge", "When the master began.", _one(reading.started))
     yield _metric("generation", "gauge", "Reloads since then, and one.", _one(reading.generation))
+    successful = int(not reading.last_reload_failed)
+    yield _metric("last_reload_successful", "gauge", "Whether the last reload brought a change.", _one(successful))
     yield _metric("workers_wanted", "gauge", "Workers that there should be.", _one(reading.wanted))
     states = {state: sum(told.state == state for told in reading.workers) for state in STATES}
     yield _metric("workers", "gauge", "Workers that there are.", _labelled("state", states))
@@ -79,12 +90,14 @@ def _grouped(counts: Mapping[str, int], name: str, metric: str, label: str, help
     yield _metric(metric, kind, help, _labelled(label, group(counts, name)))
 
 
-def _summary(name: str, help: str, reading: Reading) -> str:
-    seconds, count = reading.totals["micros"] / 1e6, reading.totals["requests"]
-    return (
-        f"# HELP {PREFIX}{name} {help}\n# TYPE {PREFIX}{name} summary\n"
-        f"{PREFIX}{name}_sum {seconds!r}\n{PREFIX}{name}_count {count}\n"
-    )
+def _histogram(name: str, help: str, buckets: Mapping[str, int], micros: int) -> str:
+    """Each bucket of the format includes those before it, and the last one is the number of all."""
+    lines = [f"# HELP {PREFIX}{name} {help}", f"# TYPE {PREFIX}{name} histogram"]
+    sums = list(accumulate(buckets.values()))
+    bounds = [f"{bound!r}" for bound in BOUNDS] + ["+Inf"]
+    lines += [f'{PREFIX}{name}_bucket{{le="{bound}"}} {count}' for bound, count in zip(bounds, sums, strict=True)]
+    lines += [f"{PREFIX}{name}_sum {micros / 1e6!r}", f"{PREFIX}{name}_count {sums[-1]}"]
+    return "\n".join(lines) + "\n"
 
 
 def _one(value: float) -> Samples:

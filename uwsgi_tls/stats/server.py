@@ -50,16 +50,21 @@ class _Client:
 class Server:
     """Serves `site` at listening sockets that do not block."""
 
-    def __init__(self, sockets: Sequence[StatsSocket], site: Site) -> None:
+    def __init__(self, sockets: Sequence[StatsSocket], site: Site, end: int = -1) -> None:
+        """`end` is a descriptor; once it can be read, nobody new is answered and run() returns with the last client."""
         self._site = site
+        self._end = end
+        self._leaving = False
         self._sockets = {each.socket.fileno(): each for each in sockets}
         self._clients: dict[int, _Client] = {}  # the oldest first
         self._poll = select.epoll()
         for fd in self._sockets:
             self._poll.register(fd, select.EPOLLIN)
+        if end >= 0:
+            self._poll.register(end, select.EPOLLIN)
 
     def run(self) -> None:
-        while True:
+        while self._clients or not self._leaving:
             self.turn()
 
     def turn(self, patience: float = -1.0) -> None:
@@ -67,13 +72,21 @@ class Server:
         if self._clients:
             patience = max(0.0, next(iter(self._clients.values())).deadline - time.monotonic())
         for fd, events in self._poll.poll(patience):
-            if fd in self._sockets:
+            if fd == self._end:
+                self._leave()
+            elif fd in self._sockets and not self._leaving:
                 self._accept(self._sockets[fd])
             elif fd in self._clients:
                 self._drive(self._clients[fd], events)
         now = time.monotonic()
         for client in [each for each in self._clients.values() if each.deadline <= now]:
             self._close(client)
+
+    def _leave(self) -> None:
+        """Whoever is connected gets his answer still; the queue is the next process's."""
+        self._leaving = True
+        for fd in (self._end, *self._sockets):
+            self._poll.unregister(fd)
 
     def _accept(self, listening: StatsSocket) -> None:
         try:

@@ -1,0 +1,123 @@
+"""harakiri: a worker whose application is stuck in a request is killed, and the log says where it was stuck."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from .server import Daemon, wait_for_end, wait_until
+from .test_http_to import SECONDS, Client, Truncated
+from .test_life import readable, serving, workers
+from .test_stats import ask
+
+APPLICATION = """
+import os, re, threading
+
+def hold_the_gil():
+    re.match("(a+)+$", "a" * 60 + "b")
+
+def application(environ, start_response):
+    path = environ["PATH_INFO"]
+    if path == "/gil":
+        hold_the_gil()
+    elif path == "/wait":
+        threading.Event().wait(float(environ["QUERY_STRING"]))
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(os.getpid()).encode()]
+"""
+NOW = "/wait?0"
+
+
+def is_killed(daemon: Daemon, host: str, path: str) -> float:
+    """Asks for `path` until the connection breaks; returns how many seconds that took."""
+    with Client(host) as client, pytest.raises((Truncated, ConnectionError)):
+        began = time.monotonic()
+        client.get(path)
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize(
+    ("path", "function"), [("/wait?60", "in application"), ("/gil", "in hold_the_gil")], ids=["waits", "holds the GIL"]
+)
+def test_a_stuck_request(path: str, function: str) -> None:
+    """Its worker is killed, also where no Python code runs in it any more; a new one comes at once, the others go on."""
+    with serving("--processes", "2", "--harakiri", "1", application=APPLICATION) as (daemon, host):
+        before = {worker.pid for worker in workers(daemon)}
+        for _ in range(2):  # and at once again, though it dies young
+            assert 1.0 <= is_killed(daemon, host, path) < 6.0
+            daemon.wait_for_line(r"worker \d \(pid: \d+\) has a request that lasts longer than 1 seconds: HARAKIRI")
+            daemon.wait_for_workers(2)
+        assert "a new one comes in 0 seconds" in daemon.log
+        assert "too fast" not in daemon.log
+        assert {worker.pid for worker in workers(daemon)} != before
+        stacks = [line for line in daemon.lines if re.search(r"worker \d \| ", line)]
+        assert any("app.py" in line and function in line for line in stacks), daemon.log
+        with Client(host) as client:
+            assert client.get(NOW).status == 200
+
+
+def test_the_request_is_named() -> None:
+    """By the worker, where it still can."""
+    with serving("--harakiri", "1", application=APPLICATION) as (daemon, host):
+        is_killed(daemon, host, "/wait?60")
+        daemon.wait_for_line(r"worker 1: the application has had GET /wait\?60 from 127\.\S+ for 1\.\d seconds \(harakiri\)")
+
+
+def test_as_json() -> None:
+    with serving("--harakiri", "1", "--log-json", application=APPLICATION) as (daemon, host):
+        is_killed(daemon, host, "/wait?60")
+        daemon.wait_for_workers(1)
+        texts = [json.loads(line)["message"] for line in daemon.lines if '"message"' in line]
+        assert any("HARAKIRI" in text for text in texts)
+        assert any(re.search(r"worker 1 \|   File .*app.py", text) for text in texts)
+
+
+def test_it_is_counted() -> None:
+    """As uWSGI counts: by the number of the worker, over its successors."""
+    with serving("--harakiri", "1", "--stats", "127.0.0.1:0", application=APPLICATION) as (daemon, host):
+        address = re.findall(r"127\.0\.0\.1:(\d+)", daemon.wait_for_line("stats.*127.0.0.1"))[0]
+        for count in (1, 2):
+            is_killed(daemon, host, "/wait?60")
+
+            def counted(count: int = count) -> bool:
+                found = ask(("127.0.0.1", int(address)))
+                return [w["harakiri_count"] for w in found["workers"]] == [count] and found["tls"]["harakiris"] == count
+
+            wait_until(counted, SECONDS, lambda: daemon.log)
+
+
+def test_who_is_in_time_is_left_alone() -> None:
+    """Many short requests on one thread are not one long one, and what waits for its turn does not work yet."""
+    with serving("--harakiri", "2", application=APPLICATION) as (daemon, host):
+        (worker,) = workers(daemon)
+        with Client(host) as first, Client(host) as second, Client(host) as third:
+            for client in (first, second, third):
+                client.send("GET", "/wait?1")  # 3 seconds in all
+            assert [client.read_answer().status for client in (first, second, third)] == [200] * 3
+            assert [client.get("/wait?0.6").status for client in (first, second, first, second)] == [200] * 4
+        assert [found.pid for found in workers(daemon)] == [worker.pid]
+
+
+def test_in_a_worker_that_drains() -> None:
+    with serving("--harakiri", "1", application=APPLICATION) as (daemon, host), Client(host) as client:
+        (old,) = workers(daemon)
+        client.send("GET", "/wait?60")
+        assert not readable(client, 0.2)
+        os.kill(daemon.pid, signal.SIGHUP)
+        assert wait_for_end(old.pid, 10)
+        daemon.wait_for_line(rf"\(pid: {old.pid}\) has a request that lasts longer")
+
+
+def test_where_the_threads_of_a_worker_are() -> None:
+    """SIGUSR2 asks a worker; it goes on."""
+    with serving(application=APPLICATION) as (daemon, host):
+        (worker,) = workers(daemon)
+        os.kill(worker.pid, signal.SIGUSR2)
+        daemon.wait_for_line(r"worker 1 \|   File .*lounge.py")
+        with Client(host) as client:
+            assert client.get(NOW).body == str(worker.pid).encode()

@@ -1,0 +1,202 @@
+"""The access log: one line for each request, in uWSGI's own form, in the user's, or in JSON.
+
+Placeholders and the default line are those of uWSGI 2.0 (core/logging.c: uwsgi_logit_simple, uwsgi_build_log_format);
+those of TLS are ours.
+"""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import NamedTuple
+
+from uwsgi_tls.errors import ConfigError
+from uwsgi_tls.log_targets import INFO, NO_FIELDS, Target
+from uwsgi_tls.log_text import Fields, ctime, encode, iso_time, ltime
+
+DEFAULT_FORMAT = (
+    "[pid: %(pid)|app: 0|req: %(requests)/%(requests)] %(addr) (%(user)) {%(vars) vars in %(pktsize) bytes} [%(ctime)]"
+    " %(method) %(uri) => generated %(rsize) bytes in %(msecs) msecs (%(proto) %(status))"
+    " %(headers) headers in %(hsize) bytes (%(switches) switches on core %(core))"
+)
+
+
+class AccessRecord(NamedTuple):
+    """One answered request. A tuple, since a frozen dataclass of this width takes three times as long to make."""
+
+    pid: int
+    worker: int  # its number, from 1
+    requests: int  # answered by this worker, with this one
+    addr: str
+    port: str
+    user: str
+    vars: int  # how many variables the backend was given
+    vars_size: int  # bytes
+    start: float  # seconds since the epoch
+    method: str
+    uri: str
+    protocol: str
+    status: int
+    size: int  # bytes of the body
+    headers: int  # how many the response has
+    headers_size: int  # bytes
+    micros: int  # from the start to the end
+    host: str
+    content_length: int  # of the request; -1: it came in chunks
+    fields: Mapping[str, str]  # the request's header fields, by their CGI names
+    connection: tuple[tuple[str, str], ...]  # the variables of its connection, those of TLS among them
+    core: int  # the slot of the thread
+    switches: int = 1
+
+
+class AccessLog:
+    """Writes one line for each request."""
+
+    def __init__(self, format: str, json: bool, targets: Sequence[Target] = ()) -> None:
+        """`format` holds uWSGI's placeholders; "" stands for uWSGI's own line. In JSON their names are the keys, ""
+        means the usual ones, and `time` is in ISO 8601. Raises ConfigError on an unknown placeholder.
+        """
+        self._line = _json_line(format) if json else _text_line(format)
+        self._plain = _text_line(format)  # for a target that takes the values apart from it
+        self._values = _values(_parse(format)[1] or _KEYS)
+        self.targets = tuple(targets)
+
+    def write(self, record: AccessRecord) -> None:
+        """One line; never raises."""
+        for target in self.targets:
+            if target.takes_fields:
+                target.write(self._plain(record), INFO, self._fields(record))
+            else:
+                target.write(self._line(record), INFO, NO_FIELDS)
+
+    def _fields(self, record: AccessRecord) -> Fields:
+        return {name: value(record) for name, value in self._values}
+
+
+def _field(name: str) -> Callable[[AccessRecord], str]:
+    return lambda record: record.fields.get(name, "")
+
+
+def _variable(name: str) -> Callable[[AccessRecord], str]:
+    """A variable of the connection; there are a dozen, or two dozen with a client certificate."""
+    return lambda record: next((value for key, value in record.connection if key == name), "")
+
+
+_RESUMED = {"Resumed": "yes", "Initial": "no"}
+
+# Placeholder -> value, of those that come from the client or may be empty.
+_TEXTS: dict[str, Callable[[AccessRecord], str]] = {
+    "addr": attrgetter("addr"),
+    "port": attrgetter("port"),
+    "user": attrgetter("user"),
+    "method": attrgetter("method"),
+    "uri": attrgetter("uri"),
+    "proto": attrgetter("protocol"),
+    "host": attrgetter("host"),
+    "uagent": _field("HTTP_USER_AGENT"),
+    "referer": _field("HTTP_REFERER"),
+    "tls_version": _variable("SSL_PROTOCOL"),
+    "tls_cipher": _variable("SSL_CIPHER"),
+    "tls_resumed": lambda record: _RESUMED.get(_variable("SSL_SESSION_RESUMED")(record), ""),
+    "sni": _variable("SSL_TLS_SNI"),
+    "client_verify": _variable("SSL_CLIENT_VERIFY"),
+    "client_dn": _variable("SSL_CLIENT_S_DN"),
+    "client_issuer": _variable("SSL_CLIENT_I_DN"),
+    "client_serial": _variable("SSL_CLIENT_M_SERIAL"),
+    "client_fingerprint": _variable("SSL_CLIENT_FINGERPRINT"),
+    "client_not_after": _variable("SSL_CLIENT_V_END"),
+}
+
+_OTHERS: dict[str, Callable[[AccessRecord], object]] = {
+    "status": attrgetter("status"),
+    "rsize": attrgetter("size"),
+    "hsize": attrgetter("headers_size"),
+    "size": lambda record: record.size + record.headers_size,
+    "headers": attrgetter("headers"),
+    "cl": lambda record: max(0, record.content_length),
+    "vars": attrgetter("vars"),
+    "pktsize": attrgetter("vars_size"),
+    "micros": attrgetter("micros"),
+    "msecs": lambda record: record.micros // 1000,
+    "secs": lambda record: record.micros // 1_000_000,
+    "time": lambda record: int(record.start),
+    "tmsecs": lambda record: int(record.start * 1000),
+    "tmicros": lambda record: int(record.start * 1_000_000),
+    "ctime": lambda record: ctime(record.start),
+    "ltime": lambda record: ltime(record.start),
+    "ftime": lambda record: ltime(record.start),  # as uWSGI without log-date
+    "epoch": lambda record: int(time.time()),
+    "pid": attrgetter("pid"),
+    "wid": attrgetter("worker"),
+    "core": attrgetter("core"),
+    "requests": attrgetter("requests"),  # ours; uWSGI shows it in its own line only
+    "switches": attrgetter("switches"),
+}
+
+_KEYS = (
+    *("time", "pid", "wid", "core", "requests", "addr", "user", "method", "uri", "proto", "host", "uagent", "referer"),
+    *("status", "rsize", "hsize", "headers", "vars", "pktsize", "micros"),
+    *("tls_version", "tls_cipher", "tls_resumed", "sni", "client_verify", "client_dn", "client_serial"),
+)
+
+_PLACEHOLDER = re.compile(r"%\(([^()]*)\)")
+_VAR = re.compile(r"var\.[A-Za-z_][A-Za-z0-9_]*")
+_NOT_PRINTABLE_ASCII = r"[^ -~]|\\"
+_ESCAPED = re.compile(_NOT_PRINTABLE_ASCII)
+_ESCAPED_IN_QUOTES = re.compile(_NOT_PRINTABLE_ASCII + '|"')
+
+
+def _parse(format: str) -> tuple[list[str], list[str]]:
+    """The names in the placeholders, and the texts around them, of which there is one more."""
+    parts = _PLACEHOLDER.split(format)
+    literals, names = parts[::2], parts[1::2]
+    if any("%(" in literal for literal in literals):
+        raise ConfigError("log-format", format, "a placeholder has no closing parenthesis")
+    for name in names:
+        if not (name in _TEXTS or name in _OTHERS or _VAR.fullmatch(name)):
+            known = " ".join(sorted({*_TEXTS, *_OTHERS, "var.NAME"}))
+            raise ConfigError("log-format", format, f"unknown placeholder %({name}); there are {known}")
+    return literals, names
+
+
+def _text(name: str) -> Callable[[AccessRecord], str] | None:
+    """The value of a placeholder that stands for a text. %(var.NAME) is a header field, or a variable of TLS."""
+    if not name.startswith("var."):
+        return _TEXTS.get(name)
+    name = name.removeprefix("var.")
+    return _field(name) if name.startswith("HTTP_") else _variable(name)
+
+
+def _text_line(format: str) -> Callable[[AccessRecord], str]:
+    literals, names = _parse(format or DEFAULT_FORMAT)
+    template = "%s".join(literal.replace("%", "%%") for literal in literals)
+    unsafe = _ESCAPED_IN_QUOTES if '"' in format else _ESCAPED
+    empty = "-" if format else ""  # uWSGI's own line has "()" for no user, its formats have "-"
+    values = [_OTHERS[name] if (text := _text(name)) is None else _escaped(text, unsafe, empty) for name in names]
+    return lambda record: template % tuple([value(record) for value in values])
+
+
+def _escaped(get: Callable[[AccessRecord], str], unsafe: re.Pattern[str], empty: str) -> Callable[[AccessRecord], str]:
+    def value(record: AccessRecord) -> str:
+        text = get(record)
+        # Nearly all values pass these four, which together cost less than one search.
+        if text.isascii() and text.isprintable() and "\\" not in text and '"' not in text:
+            return text or empty
+        return unsafe.sub(lambda match: f"\\x{ord(match[0]):02X}", text)
+
+    return value
+
+
+def _json_line(format: str) -> Callable[[AccessRecord], str]:
+    values = _values(_parse(format)[1] or _KEYS)
+    return lambda record: encode({name: value(record) for name, value in values})
+
+
+def _values(names: Iterable[str]) -> list[tuple[str, Callable[[AccessRecord], object]]]:
+    """The values as they are, each name once."""
+    # One form of time in all JSON lines, which can be sorted and has the milliseconds that the server's lines have.
+    return [(name, _start_time if name == "time" else _text(name) or _OTHERS[name]) for name in dict.fromkeys(names)]
+
+
+def _start_time(record: AccessRecord) -> str:
+    return iso_time(record.start)

@@ -1,0 +1,105 @@
+"""How the server is, in the words of its master, for whoever asks: `uwsgi-tls status`, or `s` in a master-fifo.
+
+It is put together only then. What each worker counts is the scoreboard's; what the process tree looks like, and
+how much memory it takes, is in /proc for everybody (tree.py), so neither stands here.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+SILENT_SECONDS = 5.0  # a worker gives two signs of life a second
+DAY_SECONDS = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """One that is served."""
+
+    file: str
+    names: tuple[str, ...]
+    not_after: int  # UTC, seconds since the epoch
+
+    def __str__(self) -> str:
+        names = ", ".join(self.names) or "no name"
+        return f"{self.file} ({names}) until {datetime.fromtimestamp(self.not_after, UTC):%Y-%m-%d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A worker, as it has told of itself last."""
+
+    number: int
+    generation: int
+    pid: int
+    state: str
+    requests: int
+    silent: float  # seconds since its last sign of life
+
+    def __str__(self) -> str:
+        return f"generation {self.generation}, {self.state}, {self.requests} requests"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """All of it, at one moment."""
+
+    moment: float  # time.monotonic() seconds
+    state: str
+    generation: int  # that serves
+    wanted: int  # workers
+    started: int  # UTC, seconds since the epoch
+    workers: tuple[Member, ...]
+    listeners: tuple[str, ...]
+    certificates: tuple[Certificate, ...]
+    failure: str  # the last one of this generation, mended or not
+    wrong: tuple[str, ...]  # what somebody should do something about
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self)) + "\n"
+
+    def lines(self) -> Iterator[str]:
+        """The same for the log."""
+        yield f"status: {self.state}, generation {self.generation}, {self.wanted} workers wanted"
+        for worker in self.workers:
+            yield f"status: worker {worker.number} (pid: {worker.pid}): {worker}"
+        yield from (f"status: certificate {each}" for each in self.certificates)
+        yield from (f"status: wrong: {each}" for each in self.wrong or ("nothing",))
+
+
+def from_json(text: bytes) -> Condition:
+    """What to_json() has made. Raises ValueError for anything else, half of it included."""
+    try:
+        values: dict[str, Any] = json.loads(text.partition(b"\n")[0])
+        return Condition(
+            **{name: values[name] for name in ("moment", "state", "generation", "wanted", "started", "failure")},
+            workers=tuple(Member(**each) for each in values["workers"]),
+            listeners=tuple(values["listeners"]),
+            certificates=tuple(
+                Certificate(**{**each, "names": tuple(each["names"])}) for each in values["certificates"]
+            ),
+            wrong=tuple(values["wrong"]),
+        )
+    except (KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"not what a master writes: {error}") from None
+
+
+def faults(
+    workers: Sequence[Member], wanted: int, certificates: Sequence[Certificate], now: float, near: float
+) -> Iterator[str]:
+    """What is wrong with workers, of which `wanted` should serve, and with certificates at `now` (UTC seconds), which
+    are to be named from `near` seconds before their end on.
+    """
+    there = {worker.number for worker in workers if worker.state != "draining"}
+    for number in sorted(set(range(1, wanted + 1)) - there):
+        yield f"worker {number} is missing"
+    for worker in workers:
+        if worker.state == "serving" and worker.silent > SILENT_SECONDS:
+            yield f"worker {worker.number} (pid {worker.pid}) has given no sign of life for {worker.silent:.0f} seconds"
+    for each in certificates:
+        if each.not_after <= now:
+            yield f"certificate {each.file} has expired"
+        elif each.not_after <= now + near:
+            yield f"certificate {each.file} expires in {(each.not_after - now) / DAY_SECONDS:.0f} days"

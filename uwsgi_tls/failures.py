@@ -1,0 +1,96 @@
+"""Lines about handshakes that came to nothing: the first few of a kind in each minute, and how many there were more.
+
+Whoever can reach the port can bring such lines about, as many as he likes. A kind is a reason in its words; what makes
+one of them differ from the next, the client, the name and what it offers, stands behind them.
+"""
+
+import threading
+import time
+from dataclasses import dataclass
+
+from uwsgi_tls import hello
+from uwsgi_tls.log_targets import NOTICE
+from uwsgi_tls.logs import line
+
+LINES_OF_A_KIND = 3
+KINDS = 40  # some reasons have words of the client's, so that there can be any number
+PERIOD_SECONDS = 60.0
+NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A handshake that came to nothing."""
+
+    reason: str
+    client: tuple[str, str]  # address and port
+    listener: str
+    alert: str = ""  # "sent: NAME" or "received: NAME"
+    sni: str | None = None  # as hello.Hello has it, and versions too
+    versions: bytes = b""
+
+    def __str__(self) -> str:
+        address, port = self.client
+        facts = [f"client {f'[{address}]' if ':' in address else address}:{port}", self.listener]
+        if self.sni is not None:
+            facts.append(f"name {self.sni}" if self.sni else "a name that is none")
+        if self.versions:
+            facts.append(f"offers {' '.join(hello.version_names(self.versions))}")
+        if self.alert:
+            facts.append(f"alert {self.alert}")
+        return f"TLS handshake failed: {self.reason} ({', '.join(facts)})"
+
+    def fields(self) -> dict[str, object]:
+        """The same for a log that keeps values apart."""
+        return {
+            "reason": self.reason,
+            "addr": self.client[0],
+            "port": self.client[1],
+            "listener": self.listener,
+            "sni": self.sni or "",
+            "offers": " ".join(hello.version_names(self.versions)),
+            "alert": self.alert,
+        }
+
+
+class Failures:
+    """Says of handshakes why they failed, in measure. Any thread may."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._ends = NEVER  # time.monotonic() seconds of the period under way
+        self._counts: dict[str, int] = {}  # of each kind in this period
+        self._last: dict[str, Failure] = {}  # of those that were left out
+        self._others = 0
+
+    def __call__(self, failure: Failure) -> None:
+        """Says it, or counts it."""
+        with self._lock:
+            if self._ends == NEVER:
+                self._ends = time.monotonic() + PERIOD_SECONDS
+            count = self._counts.get(failure.reason, 0)
+            if not count and len(self._counts) >= KINDS:
+                self._others += 1
+                return
+            self._counts[failure.reason] = count + 1
+            if count >= LINES_OF_A_KIND:
+                self._last[failure.reason] = failure
+                return
+        line(str(failure), NOTICE, failure.fields())
+
+    def keep_time(self, now: float) -> None:
+        """Ends the period that is over at `now` (time.monotonic() seconds): says what was left out in it."""
+        if now < self._ends:
+            return
+        with self._lock:
+            counts, last, others = self._counts, self._last, self._others
+            self._counts, self._last, self._others, self._ends = {}, {}, 0, NEVER
+        for reason, failure in last.items():
+            more = counts[reason] - LINES_OF_A_KIND
+            line(
+                f"{failure}: {more} more like this in the last {PERIOD_SECONDS:.0f} s",
+                NOTICE,
+                {**failure.fields(), "more": more},
+            )
+        if others:
+            line(f"{others} more TLS handshakes failed in the last {PERIOD_SECONDS:.0f} s, for other reasons", NOTICE)

@@ -1,0 +1,48 @@
+"""Workers whose time is over: those that never become ready, and those that are stuck in a request (harakiri).
+
+A worker tells since when its oldest call runs. One that holds the GIL tells nothing any more, so where it runs an
+application its silence counts as such a call. Nothing here waits: what is over is found when the master looks.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from uwsgi_tls.workers import NEVER, Worker
+
+LOOK_SECONDS = 0.5  # as often as workers tell; uWSGI's master looks once a second
+SILENCE_SECONDS = 1.5  # without a beat, of which there are two a second, nothing that it told can be believed
+
+
+class Overdue:
+    """Finds them."""
+
+    def __init__(self, start_seconds: float, call_seconds: float) -> None:
+        """How long a start and a call of the application may last; 0: as long as they like."""
+        self._start = start_seconds or NEVER
+        self._call = call_seconds
+        self._next_look = 0.0 if call_seconds else NEVER
+
+    def moment(self, workers: Iterable[Worker]) -> float:
+        """When look() has something to do next, in seconds of time.monotonic()."""
+        starts = [child.born + self._start for child in workers if not child.ready and not child.condemned]
+        return min([self._next_look, *starts])
+
+    def look(self, now: float, workers: Iterable[Worker]) -> Iterator[tuple[Worker, str]]:
+        """Each that is to be killed, and why."""
+        looks_at_calls = now >= self._next_look
+        if looks_at_calls:
+            self._next_look = now + LOOK_SECONDS
+        for child in workers:
+            if child.condemned:
+                continue
+            if not child.ready:
+                if now - child.born >= self._start:
+                    yield child, f"is not ready {self._start:g} seconds after its fork (worker-start-timeout)"
+            elif looks_at_calls and self._is_stuck(child, now):
+                yield child, f"has a request that lasts longer than {self._call:g} seconds: HARAKIRI"
+
+    def _is_stuck(self, child: Worker, now: float) -> bool:
+        beat, since = child.slot.last_beat, child.slot.calling
+        if now - beat > SILENCE_SECONDS:
+            return now - beat > self._call + LOOK_SECONDS  # the call may be half a second younger than the silence
+        # As it was at the beat: the call may have ended since.
+        return since > 0 and beat - since > self._call
