@@ -191,7 +191,7 @@ def test_in_a_directory_of_others(own: Path, owner: int, replaced: bool) -> None
         Fifo.open(str(own / "fifo"), SOMEBODY).close()
         assert (own / "fifo").stat().st_uid == SOMEBODY.uid
     else:
-        with pytest.raises(ConfigError, match="it is another's, .* so it is left alone"):
+        with pytest.raises(ConfigError, match=r"it is another's, .* so it is left alone"):
             Fifo.open(str(own / "fifo"), SOMEBODY)
         assert (own / "fifo").stat().st_uid == owner
 

@@ -12,13 +12,13 @@ LAYERS = (
     " logger_option rfc2253 policy names sites hello proxy_protocol http websocket chunked response pace spool tally"
     " uwsgi_packet",
     "listeners pem pkcs12 private_keys chains revocations certificates passphrases refusals tls contexts peer"
-    " capabilities users privileges surroundings powers pidfile titles daemon log_text log_targets datagrams"
+    " capabilities users privileges surroundings powers heritage pidfile titles daemon log_text log_targets datagrams"
     " syslog journald logs log_opening access_log failures trusted_path monitor watch fifo status_file"
     " condition scoreboard certificate_authority pki_files pki_passwords pki activation notify",
     "lounge crowd channel intake sources service farewell access exchange connection tunnel arrival vhosts"
     " backends calls wear census stats",
     "worker",
-    "endpoints respawn workers overdue teller supervisor master",
+    "named endpoints masters_own reconfigure change respawn workers overdue teller upgrade supervisor life master succession",
     "check help man completion tree control status cli __main__",
 )
 LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in names.split()}

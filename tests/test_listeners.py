@@ -251,7 +251,7 @@ def test_unix_sockets_belong_to_whom_we_become(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("option", "mode"), [({}, 0o600), ({"stats_chmod": 0o666}, 0o666)])
-def test_permissions_of_sockets_for_statistics(option: dict[str, int], mode: int, tmp_path: Path) -> None:
+def test_permissions_of_sockets_for_statistics(option: dict[str, Any], mode: int, tmp_path: Path) -> None:
     """Whatever the umask; and never more than that, not even for a moment."""
     path, before = tmp_path / "x.sock", -1
     real_chmod, umask = os.chmod, os.umask(0o027)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from uwsgi_tls import log_targets, log_text
-from uwsgi_tls.log_targets import ERROR, INFO, NO_FIELDS, LogFile, Stream, Target, open_file
+from uwsgi_tls.log_targets import ERROR, INFO, NO_FIELDS, PIPE_LINE_BYTES, LogFile, Stream, Target, open_file
 from uwsgi_tls.log_text import Fields
 
 WAYS = ("at once", "settled")  # before and after Stream.never_wait()
@@ -163,7 +163,7 @@ def test_lines_without_room_are_dropped_and_counted(as_json: bool, way: str, mon
     with pipe_of_lines() as (reader, writer), not_for_ever():
         target = Target(a_stream(writer, way))
         for number in range(22):
-            put(target, f"/{number}" + "x" * 4000)
+            put(target, f"/{number}".ljust(PIPE_LINE_BYTES - 1, "x"))
         assert os.read(reader, 8192).count(b"\n") == 2
         put(target, "/later")
         missing, later = os.read(reader, 8192).decode().splitlines()
@@ -356,10 +356,23 @@ def test_a_file_that_was_moved(tmp_path: Path) -> None:
     os.close(fd)
 
 
+def test_a_new_file_has_the_permissions_of_the_old_one(tmp_path: Path) -> None:
+    """It was made under the umask of the start; after the drop that is 077."""
+    log = a_log_file(tmp_path / "log")
+    (tmp_path / "log").rename(tmp_path / "log.1")
+    before = os.umask(0o077)
+    try:
+        log.reopen()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o640
+    os.close(log.fds[0])
+
+
 def test_a_file_that_is_still_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether it could be opened again or not: root's own could not."""
     log = a_log_file(tmp_path / "log")
-    monkeypatch.setattr(log_targets, "open_file", lambda *_: pytest.fail("it is the same"))
+    monkeypatch.setattr(log_targets, "open_file", lambda *_, **__: pytest.fail("it is the same"))
     log.reopen()
     os.close(log.fds[0])
 

@@ -7,12 +7,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import uwsgi_tls
 from uwsgi_tls import logs
+from uwsgi_tls.log_targets import ERROR, NOTICE
+from uwsgi_tls.logger_option import parse_logger
 
 START = 1795427319.884  # Mon Nov 23 09:48:39 2026 in UTC
 
@@ -137,3 +140,118 @@ def test_null_and_the_standard_ones_are_logs(tmp_path: Path) -> None:
         "logs.redirect('/dev/stdout'); logs.line('x')",
     )
     assert (tmp_path / "out").read_text().endswith("] x\n")
+
+
+# --- where lines go, and files that get another name --------------------------------------------------
+
+
+@contextmanager
+def as_stderr(path: Path) -> Iterator[Path]:
+    """A file in the place of descriptor 2; in the test, as pytest has its own there between a fixture and it."""
+    before = os.dup(2)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(fd, 2)
+    os.close(fd)
+    try:
+        yield path
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+@pytest.fixture
+def stderr(tmp_path: Path) -> Path:
+    return tmp_path / "stderr"
+
+
+def messages(path: Path) -> list[str]:
+    return [line.partition("] ")[2] for line in path.read_text().splitlines()]
+
+
+def test_loggers_take_the_place_of_stderr(tmp_path: Path, stderr: Path) -> None:
+    targets = [logs.opened(parse_logger(f"file:{tmp_path / name}")) for name in "ab"]
+    with as_stderr(stderr):
+        logs.line("not yet")
+        assert logs.begin(targets) == tuple(targets)
+        logs.line("now")
+        logs.forget()
+        logs.line("no more")
+    assert messages(stderr) == ["not yet", "no more"]
+    assert messages(tmp_path / "a") == messages(tmp_path / "b") == ["now"]
+
+
+def test_without_loggers_it_stays_stderr(stderr: Path) -> None:
+    with as_stderr(stderr):
+        (target,) = logs.begin(())
+        logs.line("one")
+        target.write("two", NOTICE, {})
+    assert messages(stderr) == ["one", ""]
+    assert stderr.read_text().endswith("\ntwo\n")
+
+
+def test_what_one_log_misses_another_says(tmp_path: Path, stderr: Path) -> None:
+    with as_stderr(stderr):
+        logs.begin(())
+        target = logs.opened(parse_logger("file:/dev/full"))
+        for _ in range(3):
+            target.write("x", ERROR, {})
+    assert messages(stderr) == [
+        "file:/dev/full: lines are dropped and counted until they can be written: No space left on device"
+    ]
+
+
+def test_reopen(tmp_path: Path, stderr: Path) -> None:
+    """Each file under its own name, and one that cannot be had does not keep the others from it."""
+    targets = [logs.opened(parse_logger(f"file:{tmp_path / name}")) for name in "abc"]
+    for name in "ab":
+        (tmp_path / name).rename(tmp_path / f"{name}.1")
+    (tmp_path / "a").mkdir()
+    with as_stderr(stderr):
+        assert logs.reopen()
+    for number, target in enumerate(targets):
+        target.write(str(number), NOTICE, {})
+    assert (tmp_path / "a.1").read_text() == "0\n"
+    assert (tmp_path / "b").read_text() == "1\n"
+    assert (tmp_path / "c").read_text() == "2\n"
+    assert messages(stderr) == [
+        f"the log file {tmp_path / 'a'} cannot be opened again, so the old one stays: Is a directory"
+    ]
+
+
+def test_nothing_could_be_reopened(tmp_path: Path) -> None:
+    assert not logs.reopen()
+    logs.opened(parse_logger(f"file:{tmp_path / 'a'}"))
+    assert logs.reopen()
+    (tmp_path / "a").unlink()
+    (tmp_path / "a").mkdir()
+    assert not logs.reopen()
+
+
+def test_the_name_is_that_of_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker goes elsewhere (chdir), and its log does not."""
+    monkeypatch.chdir(tmp_path)
+    target = logs.opened(parse_logger("file:a"))
+    (tmp_path / "a").rename(tmp_path / "b")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert logs.reopen()
+    target.write("here", NOTICE, {})
+    assert (tmp_path / "a").read_text() == "here\n"
+
+
+def test_standard_output_is_a_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """As in a container; it has no name under which it could be opened again."""
+    logs.opened(parse_logger("file:/dev/stdout")).write("x", NOTICE, {})
+    assert capfd.readouterr().out == "x\n"
+    assert not logs.reopen()
+
+
+def test_reopening_stderr(tmp_path: Path) -> None:
+    program = (
+        "import os; from uwsgi_tls import logs;"
+        "logs.redirect('log'); logs.begin(()); logs.line('one'); os.rename('log', 'log.1');"
+        "os.chdir('/'); assert logs.reopen(); logs.line('two'); os.system('echo three')"
+    )
+    run(tmp_path, program)
+    assert messages(tmp_path / "log.1") == ["one"]
+    assert (tmp_path / "log").read_text().endswith("] two\nthree\n")

@@ -73,6 +73,8 @@ class Arrival:
     def expired(self) -> None:
         if not self._service.draining:
             self._service.tally.count("deadlines.arrival")
+            if self._low_water:  # who has said nothing at all may be a check of whether somebody is there
+                self._failed("the client's first words did not come in time", "timeout")
         self._close()
 
     def crashed(self) -> None:
@@ -139,7 +141,7 @@ class Arrival:
             return self._want(seen.bytes_total, events)
         if isinstance(seen, hello.Hello):
             if events & (GONE | HANGUP_ONLY):  # it cannot answer ours, which costs the most of a handshake
-                return self._close()
+                return self._turn_away("the client closed the connection after its ClientHello", "closed", seen)
             return self._choose(seen)
         if seen.kind == "http":
             self._failed("plain HTTP was sent to the HTTPS port", "not_tls")
@@ -199,8 +201,8 @@ class Arrival:
         self._service.crowd.follows(self, farewell)
         return farewell.begin()
 
-    def _turn_away(self, why: str, reason: str) -> None:
-        self._failed(why, reason)
+    def _turn_away(self, why: str, reason: str, seen: hello.Hello | None = None) -> None:
+        self._failed(why, reason, seen=seen)
         self._close()
 
     def _failed(self, why: str, reason: str, alert: str = "", seen: hello.Hello | None = None) -> None:
@@ -214,7 +216,10 @@ class Arrival:
     def _peek(self, limit: int) -> bytes | None:
         """What has come, left in the socket; None when that is nothing, and the arrival was parked or is closed."""
         try:
-            return self._sock.recv(limit, socket.MSG_PEEK)
+            data = self._sock.recv(limit, socket.MSG_PEEK)
+            if data:
+                return data
+            self._close()
         except BlockingIOError:
             self._park()
         except OSError:
@@ -224,7 +229,7 @@ class Arrival:
     def _want(self, bytes_total: int, events: int) -> None:
         """Parks until so many bytes are there: those peeked at stay and would wake us again at once, socket(7)."""
         if events & (GONE | HANGUP_ONLY):
-            return self._close()
+            return self._turn_away("the client closed the connection in the middle of its first words", "closed")
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, bytes_total)
         self._low_water = bytes_total
         return self._park()

@@ -17,6 +17,8 @@ from uwsgi_tls.client_allow import Rule
 from uwsgi_tls.gone import Ended, Gone
 from uwsgi_tls.lounge import READ, WRITE
 
+WRITE_BYTES = 65536  # of one call: four records
+
 
 class Channel:
     __slots__ = ("_said", "_tls", "want")
@@ -55,17 +57,17 @@ class Channel:
     def send(self, data: bytes | memoryview) -> int:
         """Sends what the socket takes now and returns how many bytes that was. Raises Gone.
 
-        What was not taken must begin the next call's data: OpenSSL may have encrypted it already.
+        What was not taken must begin the next call's data, as far as WRITE_BYTES of it: OpenSSL has encrypted it
+        already, and has perhaps sent a part, SSL_write(3).
         """
         sent, total = 0, len(data)
         self.want = WRITE
         try:
-            sent = tls.send(self._tls, data)
-            if sent < total:
-                # One record a call: in partial-write mode OpenSSL returns after each, SSL_CTX_set_mode(3).
-                view = memoryview(data)
-                while sent < total:
-                    sent += tls.send(self._tls, view[sent:])
+            if total <= WRITE_BYTES:
+                return tls.send(self._tls, data)
+            view = memoryview(data)
+            while sent < total:
+                sent += tls.send(self._tls, view[sent : sent + WRITE_BYTES])
         except SSL.WantWriteError:
             return sent
         except SSL.WantReadError:

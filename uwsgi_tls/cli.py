@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from uwsgi_tls import __version__, config, help
+from uwsgi_tls import __version__, config, help, heritage
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.options import Config
 
@@ -24,11 +24,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with the arguments argv (sys.argv if None) and return its exit status."""
     words = sys.argv[1:] if argv is None else argv
     try:
+        heir = heritage.inherit(os.environ)
+        if heir is not None:
+            from uwsgi_tls import succession
+
+            return succession.run(heir, words)
         if words and words[0] == "pki":
             from uwsgi_tls import pki
 
             return pki.run(words[1:])
-        if words and words[0] in ("reload", "stop"):
+        if words and words[0] in ("reload", "stop", "upgrade"):
             from uwsgi_tls import control
 
             return control.run(words)
@@ -49,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             if pidfile := explain.pidfile_alone(line):
                 return explain.run_of_pidfile(pidfile)
-        return _run(config.load(words, os.environ))
+        return _run(config.load(words, os.environ), words)
     except ConfigError as error:
         print(f"uwsgi-tls: {error}", file=sys.stderr)
         return CONFIGURATION_ERROR
@@ -69,7 +74,7 @@ def version_text() -> str:
     )
 
 
-def _run(configuration: Config) -> int:
+def _run(configuration: Config, words: Sequence[str]) -> int:
     # Imported late: --help and a mistake in an option need no OpenSSL.
     if configuration.check:
         from uwsgi_tls import check
@@ -81,4 +86,4 @@ def _run(configuration: Config) -> int:
         return explain.run(configuration)
     from uwsgi_tls import master
 
-    return master.run(configuration)
+    return master.run(configuration, words)

@@ -22,7 +22,6 @@ from uwsgi_tls.https_option import Site
 _VERSIONS = {"1.2": SSL.TLS1_2_VERSION, "1.3": SSL.TLS1_3_VERSION}
 # Constants that some versions of pyOpenSSL do not name; ssl.h
 _OP_PRIORITIZE_CHACHA = 1 << 21
-_MODE_ENABLE_PARTIAL_WRITE = 0x1
 _MODE_ACCEPT_MOVING_WRITE_BUFFER = 0x2  # a retried write may come from another buffer
 
 
@@ -40,7 +39,7 @@ def _build(site: Site, material: Material, scope: str) -> SSL.Context:
     context.set_min_proto_version(_VERSIONS[site.min_version])
     context.set_max_proto_version(_VERSIONS[site.max_version])
     context.set_options(SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | site.options)
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS | _MODE_ENABLE_PARTIAL_WRITE | _MODE_ACCEPT_MOVING_WRITE_BUFFER)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS | _MODE_ACCEPT_MOVING_WRITE_BUFFER)
     _set_groups(context)
     _set_ciphers(context, site)
     for credential in material.credentials:

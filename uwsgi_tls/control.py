@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from uwsgi_tls.errors import ConfigError
+from uwsgi_tls.heritage import UPGRADE
 from uwsgi_tls.titles import COMM
 from uwsgi_tls.trusted_path import open_directory
 
@@ -25,7 +26,7 @@ PIDFILE_BYTES = 32  # more than a number has
 TITLE = b"uwsgi-tls master ("
 _BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 STOP_SECONDS = 90  # more than the default of reload-mercy
-_SIGNALS = {"reload": signal.SIGHUP, "stop": signal.SIGTERM}
+_SIGNALS = {"reload": signal.SIGHUP, "stop": signal.SIGTERM, "upgrade": UPGRADE}
 
 
 class Stopped(ConfigError):
@@ -155,5 +156,6 @@ def _uid_of_master(pid: str) -> int | None:
 
 _descriptions = {
     "reload": "New workers with certificates and application read anew; the old ones finish what they have. As HUP.",
+    "upgrade": "Has the server go on as the program that is installed by now, if that can start; no request is lost.",
     "stop": "Ends the server once what is under way is done, and waits for it. As TERM.",
 }

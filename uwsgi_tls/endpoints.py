@@ -40,9 +40,11 @@ class Endpoints:
         identity: Identity | None = None,
         before: "Endpoints | None" = None,
         monitor: Monitor | None = None,
+        may_ask: bool = True,
     ) -> None:
         """`identity` is whom root becomes after the start, if anybody; `before` are those of the configuration as it
-        was until now, which know passphrases, and keys that may not be read again; `monitor` reads what we may not.
+        was until now, which know passphrases, and keys that may not be read again; `monitor` reads what we may not;
+        `may_ask`: passphrases may be asked for.
         """
         self.monitor = monitor
         self._named = named_files(config)
@@ -58,6 +60,7 @@ class Endpoints:
         self._passphrases = Passphrases(config.ssl_key_password_file, config.ssl_key_password_command)
         if before is not None:
             self._passphrases.remember(before._passphrases)
+        self._passphrases.may_ask = may_ask
         self._reader = Reader(self._read, self._for_key, partial(certificates.read_names, opened=self.open_file))
 
     def make(self, warn: Callable[[str], None]) -> list[Listener]:
@@ -103,14 +106,7 @@ class Endpoints:
         """A descriptor for reading of a named file. Raises OSError."""
         if os.geteuid() == 0:
             return open_at_start(path, self._identity)
-        try:
-            if self._config.chroot:  # what has that name inside is another file
-                raise PermissionError(errno.EPERM, "it lies outside of chroot, and there is no monitor")
-            return certificates.open_file(path)
-        except PermissionError:
-            if self.monitor is None:
-                raise
-            return self.monitor.open(path)
+        return open_as_user(path, self.monitor, outside=bool(self._config.chroot))
 
     def remind(self) -> None:
         """Says which certificates are about to expire, or have."""
@@ -135,6 +131,18 @@ class Endpoints:
 
     def _for_key(self, key: str) -> Iterable[bytes]:
         return self._passphrases.for_key(key, self._read)
+
+
+def open_as_user(path: str, monitor: Monitor | None, outside: bool = False) -> int:
+    """A descriptor for reading, after the drop; `outside`: the file is not in our root directory. Raises OSError."""
+    try:
+        if outside:  # what has that name inside is another file
+            raise PermissionError(errno.EPERM, "it lies outside of chroot, and there is no monitor")
+        return certificates.open_file(path)
+    except PermissionError:
+        if monitor is None:
+            raise
+        return monitor.open(path)
 
 
 def open_at_start(path: str, identity: Identity | None) -> int:

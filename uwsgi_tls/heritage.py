@@ -9,6 +9,7 @@ from the environment at once; it is meant for the process that it names, and for
 import fcntl
 import json
 import os
+import signal
 from collections.abc import Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,8 +18,10 @@ from typing import Any
 from uwsgi_tls.errors import ConfigError
 
 VARIABLE = "UWSGI_TLS_HERITAGE"
+UPGRADE = signal.SIGRTMIN  # to a master; to one that cannot do it, a signal without meaning
 FORMAT = 1  # of the table; another one is refused, and the old program goes on
 TABLE_BYTES_MAX = 1 << 20
+_STANDARD = (0, 1, 2)  # every program has these
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -71,8 +74,7 @@ def inherit(environ: MutableMapping[str, str]) -> Heritage | None:
         _left = Heritage(table["fds"], table["facts"], table["trial"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(VARIABLE, text, f"what the program before has left cannot be used: {error}") from None
-    for fd in _left.fds.values():
-        os.set_inheritable(fd, False)
+    inheritable(_left.fds.values(), False)
     return _left
 
 
@@ -80,8 +82,9 @@ def forget() -> None:
     """Closes what was left and nobody has asked for: everybody has what he needs by now."""
     global _left
     for fd in _left.fds.values():
-        with suppress(OSError):
-            os.close(fd)
+        if fd not in _STANDARD:
+            with suppress(OSError):
+                os.close(fd)
     _left = Heritage()
 
 
@@ -106,7 +109,8 @@ def leave(heritage: Heritage, master: int) -> int:
 def inheritable(fds: Iterable[int], yes: bool) -> None:
     """Whether the next program has these descriptors."""
     for fd in fds:
-        os.set_inheritable(fd, yes)
+        if fd not in _STANDARD:
+            os.set_inheritable(fd, yes)
 
 
 def _read(fd: int) -> Any:

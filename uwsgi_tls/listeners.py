@@ -127,7 +127,7 @@ class Bound:
         ValueError with the cause.
         """
         sock = before._bound_to(str(address), self) if before is not None else None
-        verb = "still has"
+        verb = ""
         if sock is not None and before is not None:
             if not isinstance(address, FdAddress):
                 sock.listen(backlog)
@@ -206,7 +206,8 @@ def _bind_shared(
         listener = SharedListener(index, sock, _name(sock))
         bound.shared.append(listener)
         label = _label(config, index)
-        log(f"uwsgi shared socket {label} {verb} {_kind(sock)} address {listener.name} fd {sock.fileno()}")
+        if verb:
+            log(f"uwsgi shared socket {label} {verb} {_kind(sock)} address {listener.name} fd {sock.fileno()}")
 
 
 def _bind_https(
@@ -221,12 +222,14 @@ def _bind_https(
         if shared is not None:
             sock = bound.shared[shared].socket
             bound.https.append(HttpsSocket(option, sock, _name(sock), _port(sock), shared))
-            log(f"https listener {index} -> shared socket {shared} ({_name(sock)}, fd {sock.fileno()})")
+            if before is None or option not in [each.option for each in before.https]:
+                log(f"https listener {index} -> shared socket {shared} ({_name(sock)}, fd {sock.fileno()})")
             continue
         with _as_config_error(option.option, option.text, option.where, option.address):
             sock, verb = bound._open(option.address, config.listen, identity, before)
         bound.https.append(HttpsSocket(option, sock, _name(sock), _port(sock), None))
-        log(f"https listener {index} {verb} {_kind(sock)} address {_name(sock)} fd {sock.fileno()}")
+        if verb:
+            log(f"https listener {index} {verb} {_kind(sock)} address {_name(sock)} fd {sock.fileno()}")
 
 
 def _bind_stats(
@@ -237,7 +240,8 @@ def _bind_stats(
             sock, verb = bound._open(address, STATS_BACKLOG, identity, before, config.stats_chmod)
             bound.stats.append(StatsSocket(sock, _name(sock), http))
             _check_public(sock.family, sock.getsockname(), config)
-        log(f"{option} {verb} {_kind(sock)} address {_name(sock)} fd {sock.fileno()}")
+        if verb:
+            log(f"{option} {verb} {_kind(sock)} address {_name(sock)} fd {sock.fileno()}")
 
 
 def check_all(config: Config) -> list[str]:

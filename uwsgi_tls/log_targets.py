@@ -157,13 +157,14 @@ class LogFile:
 
         dup2(2) does that in one step: no line is lost, whatever other threads write meanwhile.
         """
+        then = os.fstat(self.fds[0])
         try:
-            now, then = os.stat(self.path), os.fstat(self.fds[0])
+            now = os.stat(self.path)
             if (now.st_dev, now.st_ino) == (then.st_dev, then.st_ino):
                 return
         except FileNotFoundError:
             pass
-        become(open_file(self.path, self.owners), self.fds)
+        become(open_file(self.path, self.owners, mode=stat.S_IMODE(then.st_mode)), self.fds)
 
 
 def become(fd: int, fds: Collection[int]) -> None:
@@ -174,14 +175,14 @@ def become(fd: int, fds: Collection[int]) -> None:
         os.close(fd)
 
 
-def open_file(path: str, owners: Collection[int] | None, giving_to: tuple[int, int] | None = None) -> int:
-    """The log file, which is created with mode 0640 and only ever appended to; a new one is given to a uid and gid.
+def open_file(
+    path: str, owners: Collection[int] | None, giving_to: tuple[int, int] | None = None, mode: int | None = None
+) -> int:
+    """The log file, which is created with mode 0640, or `mode` whatever the umask is by now, and only ever appended to;
+    a new one is given to a uid and gid.
 
-    Its directory may be a user's, who would have root write elsewhere, or wait for ever at a FIFO. Raises OSError. What
-    the program before us has left open is not opened again.
+    Its directory may be a user's, who would have root write elsewhere, or wait for ever at a FIFO. Raises OSError.
     """
-    if (fd := heritage.left(f"log {path}")) is not None:
-        return fd
     if path in STANDARD:
         return os.dup(STANDARD[path])
     place, name = os.path.split(path)
@@ -193,6 +194,8 @@ def open_file(path: str, owners: Collection[int] | None, giving_to: tuple[int, i
     try:
         _check(os.fstat(fd), owners)
         os.set_blocking(fd, True)
+        if is_new and mode is not None:
+            os.fchmod(fd, mode)
         if is_new and giving_to is not None:
             os.fchown(fd, *giving_to)  # it is written as that user anyway, who must be able to open it again
     except OSError:

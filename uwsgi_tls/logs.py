@@ -70,7 +70,7 @@ def redirect(path: str, owners: Collection[int] | None = None, giving_to: Owner 
     `owners` are the uids to which a file that is there may belong; None is anybody. A new one is given to `giving_to`.
     Raises OSError and changes nothing if it cannot be opened, or could be another file than its name says.
     """
-    become(open_file(path, owners, giving_to), (STDOUT, STDERR))
+    become(_left_or_opened(path, owners, giving_to), (STDOUT, STDERR))
     heritage.keep(f"log {path}", STDERR)
     if path not in STANDARD:
         _files.append(LogFile(os.path.abspath(path), owners, (STDOUT, STDERR)))
@@ -87,13 +87,19 @@ def _sink(logger: Logger, owners: Collection[int] | None, giving_to: Owner | Non
             return Syslog(logger.path, logger.name, logger.facility)
         case "journald":
             return Journal(logger.path, logger.name)
-    stream = Stream(open_file(logger.path, owners, giving_to))
+    stream = Stream(_left_or_opened(logger.path, owners, giving_to))
     if logger.path not in STANDARD:
         _files.append(LogFile(os.path.abspath(logger.path), owners, (stream.fd,)))
     with suppress(OSError):
         stream.never_wait()
     heritage.keep(f"log {logger.path}", stream.fd)
     return stream
+
+
+def _left_or_opened(path: str, owners: Collection[int] | None, giving_to: Owner | None) -> int:
+    """What the program before us has left open is not opened again, until rotation comes."""
+    fd = heritage.left(f"log {path}")
+    return open_file(path, owners, giving_to) if fd is None else fd
 
 
 def _report(text: str) -> None:

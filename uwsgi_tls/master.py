@@ -1,163 +1,148 @@
 """The start, in the one order that is safe: bind as root, read keys as root, give root up, fork.
 
 Everything that a configuration can have wrong is found here before the drop and ends in one ConfigError. What
-follows, the life of the workers, is the supervisor's.
+follows, the life of the workers, is the supervisor's. How a program begins that takes a running master over is in
+succession.py.
 """
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 
 from uwsgi_tls import (
     activation,
     daemon,
     ignored,
-    listeners,
     log_opening,
     logs,
     notify,
     privileges,
+    reconfigure,
     supervisor,
     surroundings,
     titles,
     users,
 )
-from uwsgi_tls.access_log import AccessLog
-from uwsgi_tls.backends.nodes import node
-from uwsgi_tls.endpoints import Endpoints
+from uwsgi_tls import config as configuration
 from uwsgi_tls.fifo import Fifo
+from uwsgi_tls.life import Life
+from uwsgi_tls.log_targets import Target
 from uwsgi_tls.logs import line
-from uwsgi_tls.monitor import Monitor
-from uwsgi_tls.notify import Notifier
+from uwsgi_tls.masters_own import MastersOwn
 from uwsgi_tls.options import Config
 from uwsgi_tls.pidfile import Pidfile
-from uwsgi_tls.stats import facts
-from uwsgi_tls.stats.facts import Facts
-from uwsgi_tls.stats.process import StatsProcess
+from uwsgi_tls.placeholders import Source
+from uwsgi_tls.reconfigure import Setup
 from uwsgi_tls.status_file import StatusFile
-from uwsgi_tls.teller import Teller
-from uwsgi_tls.watch import of_contents, unseen
-from uwsgi_tls.worker import Task
+from uwsgi_tls.users import Identity
+from uwsgi_tls.watch import unseen
 
 EXIT_UNSAFE = 1
 
 
-def run(config: Config) -> int:
-    """Serves until told to stop; returns the exit status. Raises ConfigError with nothing left behind."""
+def run(config: Config, words: Sequence[str]) -> int:
+    """Serves until told to stop; returns the exit status. `words` is what a reload reads `config` from.
+
+    Raises ConfigError with nothing left behind.
+    """
     titles.claim()
     notes = list(config.warnings)  # for the log, once it is sure that the start is not refused in one line
-    config = activation.with_passed(config, activation.passed(os.environ, notes.append))
+    passed = activation.passed(os.environ, notes.append)
+    own = MastersOwn(load=loader(words), uid=os.getuid(), gid=os.getgid(), passed=passed)
+    config = activation.with_passed(config, passed)
     privileges.close_inherited({address.fd for address in activation.descriptors(config)})
-    privileges.limit_descriptors(config.rlimit_nofile, notes.append)
-    privileges.preload()
-    logs.configure(json=config.log_json)
-    if config.ignored:
-        notes.append(ignored.describe(config.ignored))
+    prepare(config, notes.append)
     if "umask" in config.origins:
         os.umask(config.umask)
-    identity = users.identity(config, notes.append)
-    surroundings.check_paths(config, identity)
-    nodes = [node(address) for address in config.http_to]
-    fallback = [node(address, "http-fallback") for address in config.http_fallback]
-    access_log = None if config.disable_logging else AccessLog(config.log_format, config.log_json)
-    bound = listeners.bind_all(config, notes.append, identity)
-    pidfile: Pidfile | None = None
-    status_file = StatusFile()
-    fifos: list[Fifo] = []
-    starter = daemon.Starter()
-    notifier = notify.connect(os.environ, notes.append)
-    endpoints = Endpoints(config, bound.https, identity)
-
-    def describe() -> Facts:
-        return facts.of(config, bound.https, endpoints.certificates)
-
-    stats = StatsProcess(bound.stats, describe, config.procname_prefix)
-    # Before the files are read: what changes while they are must not go unnoticed.
-    watch = of_contents(endpoints.paths, endpoints.open_file) if config.touch_reload_certs else None
+    own.identity = users.identity(config, notes.append)
+    surroundings.check_paths(config, own.identity)
+    own.notifier = notify.connect(os.environ, notes.append)
+    setup: Setup | None = None
     try:
-        served = endpoints.make(notes.append)
-        if config.pidfile:
-            pidfile = Pidfile.open(config.pidfile, config.origins.get("pidfile", ""))
-            status_file = StatusFile.open(config.pidfile, identity, notes.append)
-        for path in dict.fromkeys(config.master_fifo):
-            fifos.append(Fifo.open(path, identity, config.origins.get("master-fifo", "")))
-        loggers, req_loggers = log_opening.open_loggers(config, identity)
-        terminal = os.dup(2)
-        log = config.daemonize or config.logto
-        if log:
-            log_opening.redirect(config, log, identity)
-        if config.daemonize:
-            starter = daemon.detach(log, terminal)
-            notifier.main_pid = os.getpid()
-        os.close(terminal)
-        daemon.only_write_to_terminal()
-        server_log = logs.begin(loggers)
-        if access_log is not None:
-            access_log.targets = tuple(req_loggers or server_log)
-        if pidfile is not None:
-            pidfile.write()
+        setup = reconfigure.make(config, notes.append, own, identity=own.identity)
+        open_files(config, own, notes.append)
+        open_log(config, own, setup)
         for note in notes:
             line(note)
         signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.BLOCKED)
-        if identity is not None:
-            if not config.no_monitor:
-                endpoints.start_monitor()
-            privileges.drop(identity)
-            line(f"dropped root for good: uid {identity.uid}, gid {identity.gid}, groups {list(identity.groups)}")
-            endpoints.foretell()
+        if own.identity is not None:
+            give_root_up(config, own, setup, own.identity)
         privileges.keep_granted(config.cap)
-        privileges.harden(no_new_privs=identity is not None, umask=config.umask)
+        privileges.harden(no_new_privs=own.identity is not None, umask=config.umask)
         for path in unseen(config.touch_reload):
             line(f"touch-reload = {path}: cannot be looked at; it counts from when it can be")
         line(f"spawned uwsgi-tls master process (pid: {os.getpid()})")
-        return supervisor.Supervisor(
-            Task(config, served, nodes, access_log, os.getpid(), fallback),
-            reopen=endpoints.remake,
-            started=starter.report,
-            masters_own=lambda: close_masters_own(
-                starter, pidfile, endpoints.monitor, notifier, stats, [status_file, *fifos]
-            ),
-            daily=endpoints.remind,
-            monitor=endpoints.monitor,
-            watch=watch,
-            notifier=notifier,
-            stats=stats,
-            teller=Teller(describe, lambda: endpoints.kept, status_file),
-            fifos=fifos,
-        ).run()
+        life = Life(own, setup)
+        setup = None  # which it releases
+        return life.run()
     except privileges.PrivilegeError as error:
         line(f"privileges were not given up: {error}")
         return EXIT_UNSAFE
     finally:
         # Forked children end by os._exit and never come here: what is removed is this process's own.
-        if pidfile is not None:
-            pidfile.remove()
-        status_file.remove()
-        for fifo in fifos:
-            fifo.remove()
-        bound.release()
-        if endpoints.monitor is not None:
-            endpoints.monitor.close()
-        notifier.close()
-        starter.report(EXIT_UNSAFE)
+        if setup is not None:
+            setup.bound.release()
+        own.release(EXIT_UNSAFE)
 
 
-def close_masters_own(
-    starter: daemon.Starter,
-    pidfile: Pidfile | None,
-    monitor: Monitor | None,
-    notifier: Notifier,
-    stats: StatsProcess,
-    files: Iterable[StatusFile | Fifo],
+def loader(words: Sequence[str]) -> Callable[[Source], Config]:
+    """What reads the configuration again, from the same words and, since the environment is ours alone, the same
+    variables."""
+    return lambda source: configuration.load(words, os.environ, source)
+
+
+def prepare(config: Config, warn: Callable[[str], None]) -> None:
+    """What a process needs before it does anything else; `warn` is told what is doubtful."""
+    privileges.limit_descriptors(config.rlimit_nofile, warn)
+    privileges.preload()
+    logs.configure(json=config.log_json)
+    if config.ignored:
+        warn(ignored.describe(config.ignored))
+
+
+def open_files(config: Config, own: MastersOwn, warn: Callable[[str], None]) -> None:
+    """The pid file and what else the master has beside the logs. Raises ConfigError."""
+    if config.pidfile:
+        own.pidfile = Pidfile.open(config.pidfile, config.origins.get("pidfile", ""))
+        own.status_file = StatusFile.open(config.pidfile, own.identity, warn)
+    for path in dict.fromkeys(config.master_fifo):
+        own.fifos.append(Fifo.open(path, own.identity, config.origins.get("master-fifo", "")))
+
+
+def open_log(config: Config, own: MastersOwn, setup: Setup) -> None:
+    """Opens the logs, goes into the background where that is asked for, and says in the pid file who we are then.
+
+    Raises ConfigError.
+    """
+    loggers, req_loggers = log_opening.open_loggers(config, own.identity)
+    terminal = os.dup(2)
+    log = config.daemonize or config.logto
+    if log:
+        log_opening.redirect(config, log, own.identity)
+    if config.daemonize:
+        own.starter = daemon.detach(log, terminal)
+        own.notifier.main_pid = os.getpid()
+    os.close(terminal)
+    daemon.only_write_to_terminal()
+    begin_log(own, setup, loggers, req_loggers)
+    if own.pidfile is not None:
+        own.pidfile.write()
+
+
+def begin_log(
+    own: MastersOwn, setup: Setup, loggers: Sequence[Target], req_loggers: Sequence[Target]
 ) -> None:
-    """In a worker: the descriptors that only the master may hold, such as a pid file that root opened."""
-    for each in files:
-        each.close()
-    notifier.close()
-    stats.close()
-    if monitor is not None:
-        monitor.channel.close()
-    if starter.fd >= 0:
-        os.close(starter.fd)
-    if pidfile is not None:
-        pidfile.close()
+    """From here on lines go to the logs that are open."""
+    server_log = logs.begin(loggers)
+    own.access_targets = tuple(req_loggers or server_log)
+    if setup.task.access_log is not None:
+        setup.task.access_log.targets = own.access_targets
+
+
+def give_root_up(config: Config, own: MastersOwn, setup: Setup, identity: Identity) -> None:
+    """Leaves the monitor root, and nobody else. Raises PrivilegeError."""
+    if not config.no_monitor:
+        own.monitor = setup.endpoints.start_monitor(own.load)
+    privileges.drop(identity)
+    line(f"dropped root for good: uid {identity.uid}, gid {identity.gid}, groups {list(identity.groups)}")
+    setup.endpoints.foretell()

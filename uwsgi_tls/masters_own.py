@@ -7,8 +7,10 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from uwsgi_tls import daemon, heritage
+from uwsgi_tls import __version__, daemon, heritage
+from uwsgi_tls.addresses import FdAddress
 from uwsgi_tls.converters import SharedSocket
 from uwsgi_tls.fifo import Fifo
 from uwsgi_tls.heritage import Heritage
@@ -19,6 +21,7 @@ from uwsgi_tls.options import Config
 from uwsgi_tls.pidfile import Pidfile
 from uwsgi_tls.placeholders import Source
 from uwsgi_tls.status_file import StatusFile
+from uwsgi_tls.users import Identity
 
 _NOTIFY, _MONITOR = "notify", "monitor"
 
@@ -30,6 +33,7 @@ class MastersOwn:
     load: Callable[[Source], Config]  # the configuration, as command line and environment were at the start
     uid: int  # who started it
     gid: int
+    identity: Identity | None = None  # whom it becomes, or has become
     passed: tuple[SharedSocket, ...] = ()  # by a service manager
     notifier: Notifier = field(default_factory=Notifier)
     starter: daemon.Starter = field(default_factory=daemon.Starter)
@@ -48,15 +52,17 @@ class MastersOwn:
             os.close(self.starter.fd)
         if self.pidfile is not None:
             self.pidfile.close()
-        for each in (self.status_file, *self.fifos):
-            each.close()
+        self.status_file.close()
+        for fifo in self.fifos:
+            fifo.close()
 
     def release(self, status: int) -> None:
         """At the end, with the exit status of a start that has not been reported yet."""
         if self.pidfile is not None:
             self.pidfile.remove()
-        for each in (self.status_file, *self.fifos):
-            each.remove()
+        self.status_file.remove()
+        for fifo in self.fifos:
+            fifo.remove()
         if self.monitor is not None:
             self.monitor.close()
         self.notifier.close()
@@ -65,9 +71,14 @@ class MastersOwn:
     def bequeath(self) -> Heritage:
         """All of it for the program that takes over."""
         fds = heritage.kept()
-        facts = {
+        user = self.identity
+        facts: dict[str, Any] = {
+            "version": __version__,
+            "identity": [user.user, user.uid, user.gid, user.groups] if user is not None else None,
             "started_by": [self.uid, self.gid],
-            "passed": [[str(each.address), each.text, each.name] for each in self.passed],
+            "passed": [
+                [each.address.fd, each.text, each.name] for each in self.passed if isinstance(each.address, FdAddress)
+            ],
             "main_pid": self.notifier.main_pid,
             "watchdog": self.notifier.watchdog,
         }

@@ -370,11 +370,12 @@ class Config:
     )  # fmt: skip
     master_fifo: tuple[str, ...] = _list(
         "FILE", str, PROCESSES, "make the named pipe FILE and obey the letters that are written to it: r, q, Q, +, -, l, s",
-        note="all of them at once, where uWSGI has one and slots",
+        note="all of them at once, where uWSGI has one and slots", only_at_start=True,
     )  # fmt: skip
     pidfile: str = _text(
-        "FILE", PROCESSES, "write the master's process id to FILE; FILE.status is for uwsgi-tls status"
-    )
+        "FILE", PROCESSES, "write the master's process id to FILE; FILE.status is for uwsgi-tls status",
+        only_at_start=True,
+    )  # fmt: skip
     daemonize: str = _text("LOG", PROCESSES, "run in the background and log to the file LOG", short="d", only_at_start=True)
 
     http_to: tuple[Address, ...] = _list(

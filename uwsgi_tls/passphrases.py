@@ -31,8 +31,8 @@ class Passphrases:
         self.may_ask = True  # once root is gone there is neither a terminal nor the right to start a command
 
     def remember(self, before: "Passphrases") -> None:
-        """What was told before, of the same keys; nobody can be asked any more."""
-        self._told, self.may_ask = before._told, False
+        """What was told before, of the same keys."""
+        self._told = before._told
 
     def for_key(self, key: str, read: Read) -> Iterator[bytes]:
         """Those that may open the key file `key`, likeliest first; `read` is that of certificates. Raises BadFile."""

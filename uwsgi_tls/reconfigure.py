@@ -63,7 +63,7 @@ def make(
     )
     after = listeners.bind_all(config, warn, identity, bound)
     try:
-        endpoints = Endpoints(config, after.https, identity, before, own.monitor)
+        endpoints = Endpoints(config, after.https, identity, before, own.monitor, may_ask=bound is None)
         # Before the files are read: what changes while they are must not go unnoticed.
         watch = of_contents(endpoints.paths, endpoints.open_file) if config.touch_reload_certs else None
         served = endpoints.make(warn)

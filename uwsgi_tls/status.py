@@ -86,6 +86,11 @@ def ask(master: Master, pidfile: str) -> Answer:
     file, asked = pidfile + SUFFIX, time.monotonic()
     try:
         signal.pidfd_send_signal(master.process, signal.SIGUSR2)
+    except PermissionError:
+        return Answer(remark="only root and the server's user are told more")
+    except ProcessLookupError:
+        return Answer()
+    try:
         while time.monotonic() < asked + ANSWER_SECONDS:
             content, writer = control.read(file, ANSWER_BYTES_MAX)
             if os.geteuid() == 0 and writer not in (0, master.uid):
@@ -95,10 +100,6 @@ def ask(master: Master, pidfile: str) -> Answer:
                 if told.moment >= asked:
                     return Answer(told)
             time.sleep(POLL_SECONDS)
-    except ProcessLookupError:
-        return Answer()
-    except PermissionError:
-        return Answer(remark="only root and the server's user are told more")
     except OSError as error:
         return Answer(remark=f"no more is told: {file}: {error.strerror}")
     return Answer(wrong=f"the master does not answer within {ANSWER_SECONDS:g} seconds")

@@ -8,11 +8,12 @@ in time to wait for; so nothing can interrupt it half-way, get lost in a fork, o
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from uwsgi_tls import fifo, logs, titles
+from uwsgi_tls.change import Change, Succession
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.fifo import Fifo
+from uwsgi_tls.heritage import UPGRADE, Heritage
 from uwsgi_tls.logs import line
 from uwsgi_tls.monitor import Monitor
 from uwsgi_tls.notify import Notifier, State
@@ -22,8 +23,9 @@ from uwsgi_tls.respawn import Respawn
 from uwsgi_tls.scoreboard import Reading, Scoreboard
 from uwsgi_tls.stats.process import StatsProcess
 from uwsgi_tls.teller import Teller
+from uwsgi_tls.upgrade import Upgrade
 from uwsgi_tls.watch import LOOK_SECONDS, Watch, of_touches
-from uwsgi_tls.worker import Listener, Task
+from uwsgi_tls.worker import Task
 from uwsgi_tls.workers import EXIT_FAILED, Worker, Workers
 
 IDLE_SECONDS = 3600.0
@@ -59,7 +61,7 @@ class Supervisor:
         self,
         task: Task,
         *,
-        reopen: Callable[[], Sequence[Listener]],
+        reopen: Callable[[], Change],
         started: Callable[[int], None],
         masters_own: Callable[[], None],
         daily: Callable[[], None],
@@ -69,24 +71,21 @@ class Supervisor:
         stats: StatsProcess | None = None,
         teller: Teller | None = None,
         fifos: Sequence[Fifo] = (),
+        upgrade: Upgrade | None = None,
+        succession: Succession | None = None,
     ) -> None:
-        """`task` is what each worker gets; `reopen` makes the listeners of a new generation (raises
+        """`task` is what each worker gets; `reopen` makes what a new generation gets (raises
         ConfigError); `started` is told how the first start went, as an exit status; `masters_own` closes, in a
         worker, what only the master may hold; `daily` is called once a day; what `watch` sees change brings a reload
         about; `notifier` leads to the service manager; `stats` tells whoever asks how all this is, and `teller` whoever
-        may signal us; `fifos` are pipes in which we are told what to do."""
+        may signal us; `fifos` are pipes in which we are told what to do; `upgrade`
+        replaces our program by another one, and `succession` is what is left of the one that we have replaced."""
         self._task = task
-        self._config: Config = task.config
         self._reopen = reopen
         self._started = started
         self._daily = daily
         self._next_day = time.monotonic() + DAY_SECONDS
         self._monitor = monitor
-        self._watch = watch
-        self._logs_touched = of_touches(self._config.touch_logreopen)
-        self._touched = of_touches(self._config.touch_reload)
-        looks = watch is not None or self._config.touch_logreopen or self._config.touch_reload
-        self._next_look = time.monotonic() + LOOK_SECONDS if looks else float("inf")
         self._notifier = Notifier() if notifier is None else notifier
         self._scoreboard = Scoreboard()
         self._stats = StatsProcess() if stats is None else stats
@@ -94,11 +93,13 @@ class Supervisor:
         self._fifos = fifos
         self._failure = ""  # the last one of this generation
         self._rejected = ""  # the last reload, if it failed: why
-        self._reload_again = False  # asked for while something was under way
+        self._reload_again = self._upgrade_again = False  # asked for while something was under way
+        self._upgrade = upgrade
+        self._succession = succession
+        self._change: Change | None = None  # that is not sure yet
+        self._before = task  # what workers get where it is abandoned
         self._workers = Workers(self._scoreboard, masters_own)
-        self._respawn = Respawn(task.config.forkbomb_delay)
-        calls_application = bool(task.config.wsgi_file or task.config.module)
-        self._overdue = Overdue(task.config.worker_start_timeout, task.config.harakiri if calls_application else 0)
+        self._configure(task.config, watch)
         self._wanted = task.config.processes
         self._generation = 1  # that serves
         self._coming = 1  # that is to serve next; the same when nothing is under way
@@ -106,9 +107,28 @@ class Supervisor:
         self._stop_at: float | None = None
         self._status = EXIT_STOPPED
 
+    def _configure(self, config: Config, watch: Watch | None) -> None:
+        """What follows from the configuration of those that serve."""
+        before = self._before.config
+        is_new = before is config
+        self._config = config
+        self._watch = watch
+        if is_new or before.touch_logreopen != config.touch_logreopen:  # else a touch of just now would be lost
+            self._logs_touched = of_touches(config.touch_logreopen)
+        if is_new or before.touch_reload != config.touch_reload:
+            self._touched = of_touches(config.touch_reload)
+        looks = watch is not None or config.touch_logreopen or config.touch_reload
+        self._next_look = time.monotonic() + LOOK_SECONDS if looks else float("inf")
+        self._respawn = Respawn(config.forkbomb_delay)
+        calls_application = bool(config.wsgi_file or config.module)
+        self._overdue = Overdue(config.worker_start_timeout, config.harakiri if calls_application else 0)
+
     def run(self) -> int:
         """Supervises until the server is told to stop; returns the exit status."""
-        self._enter("starting")
+        if self._succession is None:
+            self._enter("starting")
+        else:
+            self._succeed(self._succession)
         for each in self._fifos:
             each.listen()
         for number in range(1, self._wanted + 1):
@@ -121,9 +141,20 @@ class Supervisor:
             self._reap()
             self._hear()
             self._keep_time()
+        if self._upgrade is not None:
+            self._upgrade.cancel()
         self._stats.end()
         line("goodbye to uwsgi-tls")
         return self._status
+
+    def _succeed(self, left: Succession) -> None:
+        """To whom was there before us our workers are as after a reload."""
+        for each in left.workers:
+            self._workers.adopt(each)
+        self._stats.adopt(left.strangers)
+        self._serving = True
+        self._generation, self._coming, self._change = left.generation, left.generation + 1, left.change
+        self._enter("reloading")
 
     # What wakes it.
 
@@ -146,6 +177,8 @@ class Supervisor:
                 self._resize(self._wanted - 1)
             case signal.SIGCHLD | signal.SIGIO | signal.SIGWINCH | signal.SIGALRM:
                 pass
+            case _ if number == UPGRADE and self._upgrade is not None:
+                self._try_upgrade(self._upgrade)
             case _:
                 line(f"signal {number} has no meaning here: ignored")
 
@@ -174,6 +207,8 @@ class Supervisor:
             tell = self._fail if self._is_steady else line
             tell("the monitor has ended: a reload can read no more than this user may; restart the server")
         self._stats.reap()
+        if self._upgrade is not None:
+            self._hear_of(self._upgrade)
         for child, how, status in self._workers.bury():
             self._buried(child, how, status)
 
@@ -210,6 +245,7 @@ class Supervisor:
             self._next_look,
             self._notifier.moment,
             self._stats.moment,
+            self._upgrade.moment if self._upgrade is not None else float("inf"),
             *(each.moment for each in self._fifos),
         )
         return max(0.0, min(min(moments) - time.monotonic(), IDLE_SECONDS))
@@ -324,6 +360,10 @@ class Supervisor:
         for child in self._workers:
             if child.generation != self._generation:
                 child.retire(self._config.worker_reload_mercy)
+        if self._change is not None:
+            self._change.commit()
+            self._configure(self._change.task.config, self._change.watch)
+            self._change = None
         self._failure = self._rejected = ""
         self._enter("serving")
         line(f"generation {self._generation} is serving with {self._wanted} worker{'s' if self._wanted > 1 else ''}")
@@ -331,14 +371,22 @@ class Supervisor:
             self._started(EXIT_STOPPED)
         else:
             self._stats.renew()
-        if self._reload_again:
+        self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Does what has been asked for while something else was under way."""
+        if self._reload_again and self._is_steady:
             self._reload_again = False
             self._reload("SIGHUP")
+        if self._upgrade_again and self._is_steady and self._upgrade is not None:
+            self._upgrade_again = False
+            self._try_upgrade(self._upgrade)
 
     @property
     def _is_steady(self) -> bool:
-        """Whether it serves and neither starts, reloads nor stops."""
-        return self._serving and self._coming == self._generation and self._stop_at is None
+        """Whether it serves and neither starts, reloads, tries another program nor stops."""
+        on_trial = self._upgrade is not None and self._upgrade.is_on_trial
+        return self._serving and self._coming == self._generation and self._stop_at is None and not on_trial
 
     def _look(self) -> None:
         """A change is taken up when the time for it has come: until then the watch does not forget it."""
@@ -360,7 +408,7 @@ class Supervisor:
         line(f"{why}: reloading")
         self._enter("reloading")
         try:
-            self._task = replace(self._task, listeners=self._reopen())
+            change = self._reopen()
         except ConfigError as error:
             self._fail(f"{RELOAD_FAILED}, generation {self._generation} stays: {error}")
             return
@@ -370,6 +418,9 @@ class Supervisor:
             return
         if self._config.log_reopen:
             self._reopen_logs("log-reopen")
+        self._before, self._task, self._change = self._task, change.task, change
+        if self._task.config.processes != self._before.config.processes:
+            self._wanted = self._task.config.processes
         self._coming += 1
         self._respawn.forget()
         for number in range(1, self._wanted + 1):
@@ -390,13 +441,56 @@ class Supervisor:
                 child.retiring = True
                 child.signal(signal.SIGKILL)
         self._coming = self._generation
+        if self._change is not None:
+            self._change.abandon()
+            if self._task.config.processes != self._before.config.processes:
+                self._wanted = self._before.config.processes
+            self._task, self._change = self._before, None
         self._fail(f"{RELOAD_FAILED}, generation {self._generation} stays: {cause}")
         alive = {child.number for child in self._workers if not child.retiring}
         for number in set(range(1, self._wanted + 1)) - alive:
             self._respawn.at(number, time.monotonic())
-        if self._reload_again:
-            self._reload_again = False
-            self._reload("SIGHUP")
+        self._catch_up()
+
+    def _try_upgrade(self, upgrade: Upgrade) -> None:
+        if self._stop_at is not None:
+            return line("upgrade: ignored while stopping")
+        if not self._is_steady:
+            self._upgrade_again = True
+            return line("upgrade: taken up when this start or reload is done")
+        line("upgrade: the program that is installed now is tried")
+        try:
+            upgrade.begin()
+        except OSError as error:
+            return self._fail(f"upgrade failed, this program goes on: {error}")
+        return self._enter("reloading")
+
+    def _hear_of(self, upgrade: Upgrade) -> None:
+        """What has become of the trial, if there is one."""
+        complaint = upgrade.outcome(time.monotonic())
+        if complaint is None or self._stop_at is not None:
+            return
+        if not complaint:
+            line("upgrade: it can start, and takes over")
+            complaint = self._give_way(upgrade)
+        self._fail(f"upgrade failed, this program goes on: {complaint}")
+        self._catch_up()
+
+    def _give_way(self, upgrade: Upgrade) -> str:
+        """Lets another program have this process; returns only to say why it cannot."""
+        self._stats.end()
+        fds, workers = {}, []
+        for child in self._workers:
+            name = f"worker {child.pid}"
+            fds[name] = child.channel.fileno()
+            kill_at = None if child.kill_at == float("inf") else child.kill_at
+            workers.append([child.number, child.generation, child.pid, name, child.born, child.retiring, kill_at])
+        facts = {"generation": self._generation, "workers": workers, "strangers": self._stats.outdated}
+        try:
+            upgrade.replace(Heritage(fds, facts))
+        except OSError as error:
+            self._stats.renew()
+            return str(error)
 
     def _resize(self, wanted: int) -> None:
         if wanted < 1 or self._stop_at is not None or self._coming != self._generation or not self._serving:

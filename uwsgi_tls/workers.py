@@ -13,11 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from uwsgi_tls import worker
+from uwsgi_tls.change import Left
 from uwsgi_tls.logs import line
 from uwsgi_tls.scoreboard import Scoreboard, Slot
 from uwsgi_tls.worker import Seat, Task
 
 NEVER = float("inf")
+FOR_EVER = 1e9  # seconds of time.monotonic(): decades
 KILL_GRACE_SECONDS = 1.0  # beyond the mercy, which a worker keeps by itself
 STACKS_SECONDS = 3.0  # that a condemned worker has at most to say where it is
 FIRST_WORD_SECONDS = 1.0  # of these, until it begins: one that is stopped never does
@@ -138,6 +140,21 @@ class Workers:
         theirs.close()
         self._by_pid[pid] = Worker(number, generation, pid, ours, time.monotonic(), slot)
         line(f"spawned uwsgi-tls worker {number} (pid: {pid}, generation: {generation})")
+
+    def adopt(self, left: Left) -> None:
+        """Has a worker of the program before ours among them, our child as it was that one's."""
+        # What it tells goes to the scoreboard of that program: here it is alive, whatever it does.
+        slot = self._scoreboard.take(left.number, left.generation)
+        slot.enter("draining" if left.retiring else "serving", left.pid)
+        slot.beat(FOR_EVER)
+        channel = socket.socket(fileno=left.channel)
+        kill_at = NEVER if left.kill_at is None else left.kill_at
+        self._by_pid[left.pid] = Worker(
+            *(left.number, left.generation, left.pid, channel, left.born, slot),
+            ready=True,
+            retiring=left.retiring,
+            kill_at=kill_at,
+        )
 
     def _become_worker(self, task: Task, seat: Seat, masters_end: socket.socket) -> None:
         """The child's side of the fork; does not return. It keeps nothing of its siblings'."""

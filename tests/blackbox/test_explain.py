@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from .seed_pki import SERVER_NAME, SeedPki
-from .server import Daemon, Process, command, curl, is_root, loopback, open_directory, uwsgi_tls
+from .server import ROOT, Daemon, Process, command, curl, is_root, loopback, open_directory, uwsgi_tls
 
 pytestmark = pytest.mark.skipif(not is_root, reason="there is nothing to drop without root")
 
@@ -155,6 +155,26 @@ def test_what_root_has_given_up(tree: Tree) -> None:
     }
     for lines in (monitor, *said.values()):
         assert (lines["no_new_privs"], lines["core"]) == ("yes", "0")
+
+
+def test_the_commands_of_the_page_show_what_it_says(tree: Tree) -> None:
+    """docs/security.md: the loop over /proc, run as it stands there."""
+    page = (ROOT / "docs" / "security.md").read_text()
+    block = re.search(r"^    P=\$\(cat.*?done$", page, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    words = ["sh", "-euc", block[0].replace("/run/site.pid", str(tree.pidfile))]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    parts = re.split(r"^uwsgi-tls ", done.stdout, flags=re.MULTILINE)[1:]
+    assert sorted(part.split()[0] for part in parts) == ["master", "monitor", "stats", "worker", "worker"]
+    for part in parts:
+        kind = part.split()[0]
+        assert ("Uid:\t33\t33\t33\t33" in part) == (kind != "monitor")
+        assert part.count("\t" + "0" * 16) == (3 if kind == "monitor" else 5)
+        assert "NoNewPrivs:\t1" in part
+        assert "memory belongs to root" in part
+        assert bool(re.search(r"^Max processes +0 +0 ", part, re.MULTILINE)) == (kind in ("worker", "stats"))
+        assert bool(re.search(r"^Max file size +0 +0 ", part, re.MULTILINE)) == (kind in ("monitor", "stats"))
 
 
 def without_what_only_time_shows(said: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:

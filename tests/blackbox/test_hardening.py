@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from .seed_pki import SERVER_NAME, SeedPki
+from .seed_pki import self_signed as self_signed_pki
 from .server import (
     STOP_SECONDS,
     Daemon,
@@ -290,18 +291,25 @@ def in_a_chroot(root: Path, *options: str, cwd: Path, proc: bool = True) -> Daem
     return Daemon(["unshare", "--mount", "sh", "-ec", script, str(root), *words], cwd=cwd)
 
 
-def test_a_new_root_directory(self_signed: SeedPki, public_directory: Path) -> None:
-    """The application's file and its files are inside; certificates, log, pid file and what a reload reads are outside.
-    The monitor stays outside, and so root's key is read again.
+@pytest.fixture
+def roots_own(self_signed: SeedPki) -> Iterator[Path]:
+    """A directory of certificate and key where nobody but root can have put them."""
+    with tempfile.TemporaryDirectory(dir="/root") as name:
+        for file in (self_signed.certificate, self_signed.key):
+            shutil.copy2(file, name)
+        yield Path(name)
+
+
+def test_a_new_root_directory(self_signed: SeedPki, public_directory: Path, roots_own: Path, tmp_path: Path) -> None:
+    """The application's file and what it sees are inside; certificates, log and pid file are outside. The monitor stays
+    outside, and so root's new key and certificate are read at a reload.
     """
     host = loopback()
     root = public_directory / "root"
     root.mkdir(mode=0o755)
     (root / "app.py").write_text(TRIES)
-    pki = public_directory / "pki"
-    shutil.copytree(self_signed.directory, pki)
     options = ["--https", f"{host}:443,foobar.crt,foobar.key", "--wsgi-file", "/app.py", "--logto", "log"]
-    with in_a_chroot(root, *options, "--pidfile", f"{public_directory}/pid", cwd=pki) as server:
+    with in_a_chroot(root, *options, "--pidfile", f"{public_directory}/pid", cwd=roots_own) as server:
         (worker,) = server.wait_for_workers(1)
         (monitor,) = server.wait_for_titles("uwsgi-tls monitor", 1)
         assert os.readlink(f"/proc/{worker.pid}/root") == os.readlink(f"/proc/{server.pid}/root") == str(root)
@@ -310,12 +318,16 @@ def test_a_new_root_directory(self_signed: SeedPki, public_directory: Path) -> N
         found = tried(server, self_signed, host)
         assert found["root"] == ["app.py", "dev", "proc", "tmp"]
         assert found["program"] == "FileNotFoundError"  # there is no grep in it
+        new = self_signed_pki(tmp_path)
+        for file in (new.certificate, new.key):
+            shutil.copy2(file, roots_own)
         os.kill(server.pid, signal.SIGHUP)
         server.wait_for_titles(r"worker 1 \(generation 2\): serving", 1)
-        assert curl(f"https://{SERVER_NAME}/", *self_signed.curl_server, host=host).returncode == 0
-        assert "will not read" not in (pki / "log").read_text()
+        assert wait_for_end(worker.pid)
+        answer = curl(f"https://{SERVER_NAME}/?{host}", *new.curl_server, host=host)
+        assert answer.returncode == 0, answer.stderr
         assert server.stop() == 0
-    assert "goodbye" in (pki / "log").read_text()
+    assert "goodbye" in (roots_own / "log").read_text()
     pidfile = public_directory / "pid"
     assert not pidfile.exists() or pidfile.read_text() == ""
 

@@ -1,4 +1,4 @@
-"""Workers that have served long enough are replaced, and nobody notices: neither a request nor a place to serve is lost."""
+"""Workers that have served long enough are replaced, and nobody notices: no request is lost, and no place to serve."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .server import Daemon, loopback, open_directory, uwsgi_tls, wait_for_end, wait_until
+from .server import Daemon, loopback, uwsgi_tls, wait_for_end, wait_until
 from .test_http_to import PORT, SECONDS, USER, Call, Client, Node
 from .test_life import APPLICATION, Load, pki, readable, serving, workers
 
@@ -140,6 +140,6 @@ def test_a_stop_shortens_the_time_of_those_that_are_being_replaced() -> None:
 
 
 def test_a_lifetime_that_is_too_short() -> None:
-    with open_directory() as directory, uwsgi_tls("--https", ":1,a,b", "--max-worker-lifetime", "10", cwd=directory) as it:
-        assert it.wait() == 1
-        assert "max-worker-lifetime = 10: it must be more than min-worker-lifetime = 10" in it.log
+    with uwsgi_tls("--https", ":1,a,b", "--max-worker-lifetime", "10") as daemon:
+        assert daemon.wait() == 1
+        assert "max-worker-lifetime = 10: it must be more than min-worker-lifetime = 10" in daemon.log

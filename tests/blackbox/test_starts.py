@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forked import in_child
 from pki import pki
 
 from .server import Daemon, command, is_root, loopback, open_directory, uwsgi_tls, wait_for_end, wait_until
@@ -119,19 +120,32 @@ def test_respawning_too_fast() -> None:
             assert client.get().status == 200
 
 
-@pytest.mark.skipif(not is_root, reason="only root may limit another's processes, and is not limited itself")
+def limit_processes(pid: int, uid: int, soft: int) -> int:
+    """Sets the soft limit of another process as its own user, who needs no capability; returns what it was."""
+
+    def limit() -> int:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+        before, hard = resource.prlimit(pid, resource.RLIMIT_NPROC)
+        resource.prlimit(pid, resource.RLIMIT_NPROC, (soft, hard))
+        return before
+
+    return int(in_child(limit))
+
+
+@pytest.mark.skipif(not is_root, reason="only root can run as a user of whom there is no other process")
 def test_forks_that_fail() -> None:
     """A limit of processes (EAGAIN): it says so and tries again, and the other worker serves."""
-    uid = str(60000 + os.getpid() % 5000)  # whose processes nobody else adds to
+    uid = 60000 + os.getpid() % 5000  # whose processes nobody else adds to
     host, server = loopback(), pki().server_ec
     with open_directory() as directory:
         (directory / "app.py").write_text(APPLICATION)
         https = f"{host}:{PORT},{server.crt},{server.key_file}"
-        options = ("--wsgi-file", directory / "app.py", "--processes", "2", "--uid", uid, "--gid", uid)
+        options = ("--wsgi-file", directory / "app.py", "--processes", "2", "--uid", str(uid), "--gid", str(uid))
         with uwsgi_tls("--https", https, *options) as daemon:
             daemon.wait_for_workers(2)
-            before = resource.prlimit(daemon.pid, resource.RLIMIT_NPROC)
-            resource.prlimit(daemon.pid, resource.RLIMIT_NPROC, (1, before[1]))
+            before = limit_processes(daemon.pid, uid, 1)
             victim, _ = workers(daemon)
             os.kill(victim.pid, signal.SIGKILL)
             daemon.wait_for_line(r"unable to fork worker 1: \[Errno 11\] .*another attempt follows in 0.5 seconds")
@@ -139,7 +153,7 @@ def test_forks_that_fail() -> None:
             daemon.wait_for_line(r"unable to fork worker 2: \[Errno 11\]")
             with Client(host) as client:
                 assert client.get().status == 200
-            resource.prlimit(daemon.pid, resource.RLIMIT_NPROC, before)
+            limit_processes(daemon.pid, uid, before)
             daemon.wait_for_line("generation 2 is serving with 2 workers")
 
 
@@ -162,13 +176,16 @@ def site() -> Iterator[tuple[str, list[str | Path]]]:
     host, server = loopback(), pki().server_ec
     with open_directory() as directory:
         (directory / "app.py").write_text(SAYS_SO)
-        yield host, [
-            *("--https", f"{host}:{PORT},{server.crt},{server.key_file}", "--stats", directory / "stats"),
-            *("--pidfile", directory / "pid", "--processes", "2", "--wsgi-file", directory / "app.py", *USER),
-        ]
+        yield (
+            host,
+            [
+                *("--https", f"{host}:{PORT},{server.crt},{server.key_file}", "--stats", directory / "stats"),
+                *("--pidfile", directory / "pid", "--processes", "2", "--wsgi-file", directory / "app.py", *USER),
+            ],
+        )
 
 
-def assert_nothing_is_left(daemon: Daemon, host: str, pidfile: Path) -> None:
+def assert_nothing_is_left(daemon: Daemon, host: str) -> None:
     """Nobody of it lives, and the address is free."""
     deadline = time.monotonic() + DEATH_SECONDS
     for process in daemon.tree():
@@ -186,7 +203,7 @@ def test_killed_at(moment: str, site: tuple[str, list[str | Path]]) -> None:
         daemon.tree()  # so that it knows whom to look for
         os.kill(daemon.pid, signal.SIGKILL)
         assert daemon.wait(5) == -signal.SIGKILL
-        assert_nothing_is_left(daemon, host, Path(options[options.index("--pidfile") + 1]))
+        assert_nothing_is_left(daemon, host)
 
 
 def test_killed_at_any_moment(site: tuple[str, list[str | Path]]) -> None:
@@ -203,7 +220,7 @@ def test_killed_at_any_moment(site: tuple[str, list[str | Path]]) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(daemon.pid, signal.SIGKILL)
             assert daemon.wait(5) == -signal.SIGKILL, daemon.log
-            assert_nothing_is_left(daemon, host, Path(options[options.index("--pidfile") + 1]))
+            assert_nothing_is_left(daemon, host)
     with uwsgi_tls(*options) as daemon:
         daemon.wait_for_line("generation 1 is serving")
         with Client(host) as client:
@@ -217,10 +234,14 @@ def test_a_killed_daemon_tells_its_command() -> None:
         (directory / "app.py").write_text(HANGS)
         pidfile = directory / "pid"
         https = ("--https", f"{host}:{PORT},{server.crt},{server.key_file}", *USER)
-        words = command(*https, "--wsgi-file", directory / "app.py", "--daemonize", directory / "log", "--pidfile", pidfile)
+        words = command(
+            *https, "--wsgi-file", directory / "app.py", "--daemonize", directory / "log", "--pidfile", pidfile
+        )
         with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as starter:
             log = directory / "log"
-            wait_until(lambda: log.exists() and "spawned uwsgi-tls worker" in log.read_text(), SECONDS, lambda: "no log")
+            wait_until(
+                lambda: log.exists() and "spawned uwsgi-tls worker" in log.read_text(), SECONDS, lambda: "no log"
+            )
             os.kill(int(pidfile.read_text()), signal.SIGKILL)
             _, said = starter.communicate(timeout=SECONDS)
         assert starter.returncode == 1

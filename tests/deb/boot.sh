@@ -22,23 +22,41 @@ esac
 script=$2
 shift 2
 [ -s /etc/machine-id ] || tr -d - </proc/sys/kernel/random/uuid >/etc/machine-id
-# No bus and no machined here to register with.
-setsid systemd-nspawn --quiet --register=no --keep-unit --private-network --console=pipe --machine=test --directory=$machine \
-    "$@" </dev/null >/tmp/boot.log 2>&1 &
-nspawn=$!
+
 leader() { # the first process of the machine: the child with a PID namespace of its own
     for pid in $(pgrep -P $nspawn); do
         [ "$(readlink "/proc/$pid/ns/pid")" = "$(readlink /proc/self/ns/pid)" ] || echo "$pid"
     done
 }
-tenths=100
-while [ -z "$(leader)" ]; do
-    tenths=$((tenths - 1))
-    [ $tenths -gt 0 ] || { cat /tmp/boot.log && exit 1; }
-    sleep 0.1
-done
+
+within() { # SECONDS COMMAND...: it succeeds in that time
+    tenths=$(($1 * 10))
+    shift
+    until "$@"; do
+        tenths=$((tenths - 1))
+        [ $tenths -gt 0 ] || { cat /tmp/boot.log && echo "FAILED: $*" && exit 1; }
+        sleep 0.1
+    done
+}
+
+is_up() { [ -n "$(leader)" ]; }
+is_down() { ! kill -0 $nspawn 2>/dev/null; }
+
+inside() { # COMMAND...
+    timeout 240 nsenter -t "$(leader)" -m -u -i -n -p -C -r -w env -i \
+        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 "$@"
+}
+
 code=0
-timeout 240 nsenter -t "$(leader)" -m -u -i -n -p -C -r -w env -i \
-    PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 sh "/mnt/$script" || code=$?
-# At the end of this shell, the first process of its PID namespace, the kernel ends the machine.
+for time in first second; do
+    # No bus and no machined here to register with.
+    setsid systemd-nspawn --quiet --register=no --keep-unit --private-network --console=pipe --machine=test \
+        --directory=$machine "$@" </dev/null >/tmp/boot.log 2>&1 &
+    nspawn=$!
+    within 10 is_up
+    inside sh "/mnt/$script" $time || code=1
+    # It ends as at a reboot; the last one ends with this shell, the first process of its PID namespace.
+    [ $time = second ] || inside reboot || true
+    [ $time = second ] || within 60 is_down
+done
 exit $code

@@ -191,15 +191,21 @@ others_notify_socket_is_ignored() {
 rotates() {
     log=/var/log/uwsgi-tls/a.log
     answers 127.0.0.1
-    logrotate -f -v /etc/logrotate.d/uwsgi-tls >/tmp/logrotate 2>&1
+    was=$(stat -c '%U:%G %a' $log)
+    equal "$was" "uwsgi-tls:adm 640"
+    lines=$(grep -c 'GET /' $log)
+    equal "$(request_under 60 logrotate -f -v /etc/logrotate.d/uwsgi-tls 2>/tmp/logrotate)" "0 0"
     not grep -i error: /tmp/logrotate
-    [ -s $log.1 ]
+    equal "$(stat -c '%U:%G %a' $log)" "$was"
     answers 127.0.0.1
     within 5 grep -q 'GET /' $log
-    equal "$(tr -d '\0' <$log | wc -c)" "$(wc -c <$log)" # no hole where the old lines were
+    both() { [ "$(cat $log $log.1 | grep -c 'GET /')" = $((lines + 61)) ]; }
+    within 5 both
+    # No process has the old one any more.
+    equal "$(find /proc/[0-9]*/fd -lname $log.1 2>/dev/null)" ""
     returns 0 $init rotate a
     ls $log.2*
-    equal "$(stat -c %a:%G /var/log/uwsgi-tls)" 2750:adm
+    equal "$(stat -c %a:%G /var/log/uwsgi-tls)" 2751:adm
 }
 
 firewall_knows_it() {
@@ -225,29 +231,8 @@ upgrade_with_a_bad_configuration() {
     mend_a
 }
 
-real_uwsgi_behind_it() {
-    useradd --create-home app
-    mkdir /srv/app
-    printf 'def application(environ, start):\n    start("200 OK", [])\n    return [environ["HTTPS_DN"].encode()]\n' >/srv/app/app.py
-    chmod 755 /srv/app
-    uwsgi_pid=/tmp/uwsgi.pid
-    (cd /srv/app && uwsgi --plugin python3 --master --die-on-term --socket 127.0.0.1:3031 --uid app --gid app \
-        --wsgi-file app.py --pidfile $uwsgi_pid --daemonize /tmp/uwsgi.log)
-    cd /etc/uwsgi-tls
-    uwsgi-tls pki ca && uwsgi-tls pki server localhost && uwsgi-tls pki client anna
-    printf '[uwsgi]\nshared-socket = 127.0.0.1:444\nhttps = =0,%s.crt,%s.key,,!%s\nhttp-to = 127.0.0.1:3031\nuid = app\n' \
-        /etc/uwsgi-tls/localhost /etc/uwsgi-tls/localhost /etc/uwsgi-tls/ca.crt >c.ini
-    $init start c
-    equal "$(ps -o user= -p "$(master c)")" app
-    with_certificate() {
-        curl --silent --fail --cacert ca.crt --cert anna.crt --key anna.key https://localhost:444/
-    }
-    within 10 with_certificate
-    equal "$(with_certificate)" /CN=anna
-    not curl --silent --fail --cacert ca.crt https://localhost:444/
-    $init stop c
-    rm c.ini
-    kill -TERM "$(cat $uwsgi_pid)"
+debians_uwsgi() {
+    real_uwsgi_behind_it "$init start c" "$init reload c" "$init stop c"
 }
 
 removes() {
@@ -255,6 +240,7 @@ removes() {
     apt-get remove --yes uwsgi-tls
     within 5 nobody_left
     [ -e /etc/uwsgi-tls/a.ini ]
+    logrotate -f /etc/logrotate.d/uwsgi-tls
     apt-get install --yes --no-install-recommends "$deb"
     returns 0 $init status
 }
@@ -289,7 +275,7 @@ check 39 rotates
 check 42 firewall_knows_it
 check 38 upgrades
 check 16 upgrade_with_a_bad_configuration
-check "all " real_uwsgi_behind_it
+check "all " debians_uwsgi
 check 10 removes
 check 10 purges
 summary

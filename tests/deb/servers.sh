@@ -40,14 +40,14 @@ mend_a() {
     mv /etc/uwsgi-tls/a.crt.away /etc/uwsgi-tls/a.crt
 }
 
-request_under() { # COUNT COMMAND...: runs COMMAND while COUNT requests are made; prints "LOST MILLISECONDS"
+request_under() { # COUNT COMMAND...: runs COMMAND while COUNT requests are made by $request; prints "LOST MILLISECONDS"
     count=$1
     shift
     (
         set +x
         lost=0 first=0 last=0
         for _ in $(seq "$count"); do
-            if ! answers 127.0.0.1; then
+            if ! ${request:-answers 127.0.0.1}; then
                 lost=$((lost + 1)) last=$(date +%s%3N)
                 [ "$first" != 0 ] || first=$last
             fi
@@ -62,5 +62,53 @@ request_under() { # COUNT COMMAND...: runs COMMAND while COUNT requests are made
 newer() { # a package of a later version
     dpkg-deb -R /mnt/uwsgi-tls_*.deb /tmp/newer
     sed -i "s/^Version:.*/Version: 9.0-1/" /tmp/newer/DEBIAN/control
+    sed -i 's/^__version__ = .*/__version__ = "9.0"/' /tmp/newer/usr/lib/python3/dist-packages/uwsgi_tls/__init__.py
     dpkg-deb -b /tmp/newer /tmp/newer.deb >/dev/null
+}
+
+with_certificate() { # prints the page that Debian's uWSGI makes
+    curl --silent --fail --max-time 5 --cacert /etc/uwsgi-tls/ca.crt --connect-to localhost:443:127.0.0.2:443 "$@" https://localhost/
+}
+
+anna() {
+    [ "$(with_certificate --cert /etc/uwsgi-tls/anna.crt --key /etc/uwsgi-tls/anna.key)" = "app /CN=anna" ]
+}
+
+# All that the server is for, at once: port 443, a key that only root can read, clients that must have certificates, and
+# uWSGI as Debian has it behind. Then a new certificate and key, taken up under load.
+real_uwsgi_behind_it() { # START RELOAD STOP: the commands for server c
+    useradd app
+    mkdir /srv/app
+    cat >/srv/app/app.py <<'END'
+import os, pwd
+def application(environ, start):
+    start("200 OK", [])
+    return [f"{pwd.getpwuid(os.getuid()).pw_name} {environ['HTTPS_DN']}".encode()]
+END
+    chmod 755 /srv/app
+    (cd /srv/app && uwsgi --plugin python3 --master --die-on-term --socket 127.0.0.1:3031 --uid app --gid app \
+        --wsgi-file app.py --pidfile /tmp/uwsgi.pid --daemonize /tmp/uwsgi.log)
+    cd /etc/uwsgi-tls
+    uwsgi-tls pki ca && uwsgi-tls pki server localhost && uwsgi-tls pki client anna
+    equal "$(stat -c '%U %a' localhost.key)" "root 600"
+    printf '[uwsgi]\nshared-socket = 127.0.0.2:443\nhttps = =0,%s.crt,%s.key,,!%s\nhttp-to = 127.0.0.1:3031\nuid = app\n' \
+        /etc/uwsgi-tls/localhost /etc/uwsgi-tls/localhost /etc/uwsgi-tls/ca.crt >c.ini
+    $1
+    within 10 anna
+    not with_certificate
+    pid=$(pgrep -f '^c uwsgi-tls master')
+    equal "$(ps -o user= -p "$pid")" app
+    not setpriv --reuid app --regid app --clear-groups cat localhost.key
+    old=$(fingerprint 127.0.0.2:443)
+    rm localhost.crt localhost.key
+    uwsgi-tls pki server localhost
+    equal "$(stat -c '%U %a' localhost.key)" "root 600"
+    equal "$(request=anna request_under 100 $2)" "0 0"
+    renewed() { [ "$(fingerprint 127.0.0.2:443)" != "$old" ]; }
+    within 5 renewed
+    anna
+    equal "$(pgrep -f '^c uwsgi-tls master')" "$pid"
+    $3
+    rm c.ini localhost.* ca.* anna.*
+    kill -TERM "$(cat /tmp/uwsgi.pid)"
 }

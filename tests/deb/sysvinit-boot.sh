@@ -1,5 +1,5 @@
 #!/bin/sh
-# A system with sysvinit that is switched on. `prepare` installs the package and two servers before.
+# A system with sysvinit that is switched on, and again. `prepare` installs the package and two servers before.
 . /mnt/checks.sh
 . /mnt/servers.sh
 
@@ -15,5 +15,5 @@ if [ "${1-}" = prepare ]; then
     two_servers
     exit
 fi
-check 24 boots
+check 24 boots # the second time after a reboot
 summary

@@ -22,6 +22,7 @@ class UwsgiProtocol:
     def __init__(self, modifier1: int = 0, modifier2: int = 0, extra: tuple[tuple[str, str], ...] = ()) -> None:
         self.modifier1 = modifier1
         self.modifier2 = modifier2
+        self.extra = extra
         # What is the same in every request is put into the form of a packet once.
         self._end = uwsgi_packet.text((_CLOSE, _SCHEME, *extra))
         self._upgraded = uwsgi_packet.text((*_UPGRADE, _SCHEME, *extra))

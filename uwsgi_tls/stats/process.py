@@ -67,11 +67,12 @@ class StatsProcess:
                 line(f"the stats process (pid: {pid}) has ended ({status}); a new one comes in {RESPAWN_SECONDS:g} s")
                 self.moment = time.monotonic() + RESPAWN_SECONDS
 
-    def renew(self) -> None:
-        """What it was forked with has changed."""
-        if self._pid:
-            self.end()
-            self.moment = 0.0
+    def renew(self, sockets: Sequence[StatsSocket] | None = None) -> None:
+        """What it was forked with has changed; `sockets` are the new ones, if these have."""
+        if sockets is not None:
+            self._sockets = sockets
+        self.end()
+        self.moment = 0.0 if self._sockets else NEVER
 
     def end(self) -> None:
         """Ends it, for good unless renew() wants another."""
@@ -81,6 +82,15 @@ class StatsProcess:
                 os.kill(self._pid, signal.SIGTERM)
             self._outdated.add(self._pid)
             self._pid = 0
+
+    @property
+    def outdated(self) -> list[int]:
+        """The pids of those that were told to end and are not buried yet."""
+        return list(self._outdated)
+
+    def adopt(self, pids: Sequence[int]) -> None:
+        """Will bury these too."""
+        self._outdated |= set(pids)
 
     def close(self) -> None:
         """In another child of the master: its sockets are not that one's."""

@@ -1,0 +1,72 @@
+"""datagrams.py: a daemon that does not read holds nobody, and one that is started anew gets the lines again."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from uwsgi_tls import datagrams
+from uwsgi_tls.datagrams import Datagrams
+
+
+@contextmanager
+def a_daemon(path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
+        daemon.bind(str(path))
+        daemon.settimeout(5)
+        yield daemon
+
+
+@contextmanager
+def connected(path: Path) -> Iterator[Datagrams]:
+    found = Datagrams(str(path))
+    with found._socket:
+        yield found
+
+
+def test_each_is_one(tmp_path: Path) -> None:
+    with a_daemon(tmp_path / "log") as daemon, connected(tmp_path / "log") as log:
+        log.send(b"one")
+        log.send(b"x" * 60_000)
+        assert [len(daemon.recv(1 << 17)) for _ in range(2)] == [3, 60_000]
+
+
+def test_one_that_does_not_read(tmp_path: Path) -> None:
+    with a_daemon(tmp_path / "log") as daemon, connected(tmp_path / "log") as log:
+        sent = 0
+        with pytest.raises(BlockingIOError):  # noqa: PT012 how many there is room for is the kernel's
+            while True:
+                log.send(b"line")
+                sent += 1
+        assert [daemon.recv(10) for _ in range(sent)] == [b"line"] * sent
+        log.send(b"again")
+        assert daemon.recv(10) == b"again"
+
+
+def test_one_that_is_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(datagrams.time, "monotonic", lambda: now[0])
+    path = tmp_path / "log"
+    with a_daemon(path):
+        log = Datagrams(str(path))
+    with log._socket:
+        with pytest.raises(ConnectionRefusedError):  # it tries to connect again, in vain
+            log.send(b"lost")
+        path.unlink()
+        with a_daemon(path) as daemon:
+            with pytest.raises(OSError, match=r"refused|not connected"):  # but not at each line
+                log.send(b"lost")
+            now[0] += datagrams.RETRY_SECONDS
+            log.send(b"again")
+            assert daemon.recv(10) == b"again"
+
+
+def test_nobody_is_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Datagrams(str(tmp_path / "log"))
+    with socket.socket(socket.AF_UNIX) as stream:
+        stream.bind(str(tmp_path / "stream"))
+        with pytest.raises(OSError, match="type"):
+            Datagrams(str(tmp_path / "stream"))
