@@ -4,6 +4,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -202,9 +203,9 @@ def test_a_wrong_format(format: str, cause: str, as_json: bool) -> None:
     "name", [*sorted(access_log._TEXTS.keys() - {"tls_resumed"}), "var.HTTP_REFERER", "var.SSL_CLIENT_S_DN"]
 )
 def test_what_a_client_sends_is_escaped(name: str, value: str, in_line: str, in_quotes: str) -> None:
-    plain = ("addr", "port", "user", "method", "uri", "protocol", "host")
+    plain: dict[str, Any] = dict.fromkeys(("addr", "port", "user", "method", "uri", "protocol", "host"), value)
     record = RECORD._replace(
-        **dict.fromkeys(plain, value),
+        **plain,
         fields=dict.fromkeys(("HTTP_USER_AGENT", "HTTP_REFERER"), value),
         connection=tuple((key, value) for key, _ in RECORD.connection),
     )

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_a_mistake_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str]) 
 def test_a_mistake_that_shows_later_is_one_line_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(config: Config) -> int:
+    def run(config: Config, words: Sequence[str]) -> int:
         raise ConfigError("https", config.https[0].text, "no such file: a", config.https[0].where)
 
     monkeypatch.setattr(master, "run", run)
@@ -64,7 +65,7 @@ def test_the_right_part_runs(argv: list[str], called: str, monkeypatch: pytest.M
     calls: list[tuple[str, Config]] = []
 
     def run_as(name: str, status: int) -> None:
-        def run(config: Config) -> int:
+        def run(config: Config, words: Sequence[str] = ()) -> int:
             calls.append((name, config))
             return status
 

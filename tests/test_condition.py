@@ -52,6 +52,13 @@ WITHOUT_WRONG = {name: value for name, value in json.loads(CONDITION.to_json()).
         json.dumps(WITHOUT_WRONG).encode(),
         json.dumps(WITHOUT_WRONG | {"wrong": [], "workers": [1]}).encode(),
         json.dumps(WITHOUT_WRONG | {"wrong": [], "certificates": [{"file": 1}]}).encode(),
+        json.dumps(WITHOUT_WRONG | {"wrong": [], "moment": "soon"}).encode(),
+        json.dumps(WITHOUT_WRONG | {"wrong": [], "moment": None}).encode(),
+        json.dumps(WITHOUT_WRONG | {"wrong": [], "generation": float("inf")}).encode(),
+        json.dumps(WITHOUT_WRONG | {"wrong": 5}).encode(),
+        json.dumps(
+            WITHOUT_WRONG | {"wrong": [], "certificates": [{"file": "a", "names": [], "not_after": 10**30}]}
+        ).encode(),
     ],
     ids=lambda text: repr(text[:20]),
 )

@@ -1,6 +1,7 @@
 """datagrams.py: a daemon that does not read holds nobody, and one that is started anew gets the lines again."""
 
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,7 @@ def test_one_that_does_not_read(tmp_path: Path) -> None:
 
 def test_one_that_is_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
-    monkeypatch.setattr(datagrams.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     path = tmp_path / "log"
     with a_daemon(path):
         log = Datagrams(str(path))

@@ -224,11 +224,11 @@ def test_the_reminder_is_of_what_is_served(tmp_path: Path, monkeypatch: pytest.M
     fresh = key.read_bytes()
     key.write_bytes(good)
     with pytest.raises(ConfigError, match="does not match"):
-        served.remake()
+        served.make(print)
     served.remind()
     assert len(lines) == 1
     key.write_bytes(fresh)
-    served.remake()
+    served.make(print)
     lines.clear()
     served.remind()
     assert lines == []
@@ -300,7 +300,7 @@ def test_a_pair_that_may_not_be_read_stays_as_it_was(reloaded: Reloaded, closed:
             issue(directory, name, common_name(f"{name}.lab"), pki().ca, sans=[x509.DNSName(f"{name}.lab")])
         (directory / "crl.pem").write_bytes(revocation_list(pki().ca, [pki().client]))
         reloaded.lines.clear()
-        reloaded.served.remake()
+        reloaded.served.make(reloaded.lines.append)
         assert reloaded.shown == {"shop.lab": before["shop.lab"], "bank.lab": (directory / "bank.crt").read_text()}
         assert reloaded.loaded[-1].listeners[0][1].crls == (directory / "crl.pem").read_bytes()
         (said,) = [each for each in reloaded.lines if "stay" in each]
@@ -310,7 +310,7 @@ def test_a_pair_that_may_not_be_read_stays_as_it_was(reloaded: Reloaded, closed:
             f" certificate {directory}/shop.crt and its key stay as they were"
         )
     reloaded.closed = set()
-    reloaded.served.remake()
+    reloaded.served.make(reloaded.lines.append)
     assert reloaded.shown["shop.lab"] == (directory / "shop.crt").read_text()
 
 
@@ -320,7 +320,7 @@ def test_what_else_may_not_be_read_is_a_failure(reloaded: Reloaded, closed: str)
     issue(reloaded.directory / "names", "new.lab", common_name("new.lab"), pki().ca, sans=[x509.DNSName("new.lab")])
     reloaded.closed = {closed}
     with pytest.raises(ConfigError, match=rf"{closed}: permission denied"):
-        reloaded.served.remake()
+        reloaded.served.make(reloaded.lines.append)
     reloaded.served.foretell()
     assert f"a reload will not read {reloaded.directory}/{closed} again: no" in reloaded.lines
 
@@ -348,7 +348,7 @@ def test_a_fault_is_a_failure_beside_a_pair_that_stays(reloaded: Reloaded, chang
         case "gone":
             (reloaded.directory / "bank.crt").unlink()
     with pytest.raises(ConfigError):
-        reloaded.served.remake()
+        reloaded.served.make(reloaded.lines.append)
 
 
 def test_nobody_is_asked_at_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -362,7 +362,7 @@ def test_nobody_is_asked_at_a_reload(tmp_path: Path, monkeypatch: pytest.MonkeyP
     served._passphrases._command = "ask"
     write_secret(tmp_path / "a.key", key_pem(pki().client.key, b"secret"))
     with pytest.raises(ConfigError, match="the key is encrypted"):
-        served.remake()
+        served.make(print)
 
 
 # --- what root opens at the start ---------------------------------------------------------------

@@ -1,5 +1,6 @@
 """failures.py: what a line about a handshake says, and that a flood of them is few lines."""
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -44,7 +45,7 @@ class Log:
 def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     log = Log()
     monkeypatch.setattr(failures, "line", log.line)
-    monkeypatch.setattr(failures.time, "monotonic", lambda: log.now)
+    monkeypatch.setattr(time, "monotonic", lambda: log.now)
     return log
 
 

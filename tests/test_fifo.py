@@ -196,6 +196,31 @@ def test_in_a_directory_of_others(own: Path, owner: int, replaced: bool) -> None
         assert (own / "fifo").stat().st_uid == owner
 
 
+def second_name(path: Path) -> None:
+    os.link(path, path.with_name("second"))
+
+
+def another_kind(path: Path) -> None:
+    path.unlink()
+    path.write_text("keep me")
+
+
+@pytest.mark.parametrize("swap", [second_name, another_kind])
+def test_what_somebody_has_put_there_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swap: Callable[[Path], None]
+) -> None:
+    path, make, before = tmp_path / "fifo", os.mkfifo, os.listdir("/proc/self/fd")
+
+    def make_and_swap(name: str, mode: int, *, dir_fd: int) -> None:
+        make(name, mode, dir_fd=dir_fd)
+        swap(path)
+
+    monkeypatch.setattr(os, "mkfifo", make_and_swap)
+    with pytest.raises(ConfigError, match="it is not a named pipe of our own"):
+        Fifo.open(str(path), None)
+    assert os.listdir("/proc/self/fd") == before
+
+
 @needs_root
 def test_no_link_of_anothers_is_followed(own: Path) -> None:
     (own / "user").mkdir()

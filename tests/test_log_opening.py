@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,8 @@ def test_a_log_that_cannot_be_opened(text: str, cause: str, tmp_path: Path) -> N
     logger = parse_logger(text.format(tmp_path))
     for option in ("logger", "req_logger"):
         name = option.replace("_", "-")
-        config = Config(**{option: (logger,)}, origins={name: "site.ini:3"})
+        values: dict[str, Any] = {option: (logger,)}
+        config = Config(**values, origins={name: "site.ini:3"})
         with pytest.raises(ConfigError) as caught:
             log_opening.open_loggers(config, None)
         assert (caught.value.option, caught.value.value, caught.value.cause) == (name, logger.text, cause)
@@ -55,6 +57,7 @@ def test_a_log_that_cannot_be_opened(text: str, cause: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("option", ["logto", "daemonize"])
 def test_redirecting_blames_the_option(option: str, tmp_path: Path) -> None:
     path = str(tmp_path / "missing" / "log")
+    values: dict[str, Any] = {option: path}
     with pytest.raises(ConfigError, match=f"^{option} = .*No such file"):
-        log_opening.redirect(Config(**{option: path}), path, None)
+        log_opening.redirect(Config(**values), path, None)
     assert os.readlink("/proc/self/fd/2") != path

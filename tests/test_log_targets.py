@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -244,7 +245,7 @@ class Sink:
 
 def test_another_log_is_told_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     now, told, sink = [1000.0], list[str](), Sink()
-    monkeypatch.setattr(log_targets.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     target = Target(sink, "file:/log", told.append)
     for misses in (3, 1):
         sink.misses = misses

@@ -32,11 +32,15 @@ def own() -> Iterator[Path]:
         yield Path(name)
 
 
+def nothing() -> None:
+    """The configuration is as it was."""
+
+
 def as_master(own: Path, action: Callable[[monitor.Monitor], object]) -> Any:
     """What `action` returns in a process that has started a monitor for `own`/key and then lost root."""
 
     def child() -> object:
-        keeper = monitor.start(lambda path: path == f"{own}/key", "")
+        keeper = monitor.start(lambda path: path == f"{own}/key", nothing, "")
         privileges.drop(WWW)
         privileges.harden(no_new_privs=True)
         return action(keeper)
@@ -95,7 +99,7 @@ def test_it_has_no_capability_but_to_read(own: Path) -> None:
 def test_it_holds_no_descriptor_but_its_channel(own: Path) -> None:
     def child() -> object:
         listener = socket.create_server(("127.0.0.1", 0))
-        keeper = monitor.start(lambda path: False, "")
+        keeper = monitor.start(lambda path: False, nothing, "")
         names = os.listdir(f"/proc/{keeper.pid}/fd")
         links = [os.readlink(f"/proc/{keeper.pid}/fd/{name}") for name in names]
         listener.close()
@@ -138,11 +142,11 @@ def test_a_question_after_its_end_is_an_error(own: Path) -> None:
 
 def test_descriptors_that_are_sent_with_a_question_stay_closed(own: Path) -> None:
     def action(keeper: monitor.Monitor) -> object:
-        socket.send_fds(keeper.channel, [f"{own}/key".encode()], [0, 1, 2])
+        socket.send_fds(keeper.channel, [f"12345678{own}/key".encode()], [0, 1, 2])
         answer, fds, _, _ = socket.recv_fds(keeper.channel, 100, 1)
         return [answer.decode(), len(fds), len(os.listdir(f"/proc/{os.getpid()}/fd")) > 0, asked(keeper, f"{own}/key")]
 
-    assert as_master(own, action) == ["0", 1, True, "secret key"]
+    assert as_master(own, action) == ["123456780", 1, True, "secret key"]
 
 
 def test_what_others_of_root_send_each_other_is_not_in_its_way(own: Path) -> None:
@@ -176,17 +180,17 @@ def test_a_master_that_does_not_read_waits_for_itself(own: Path) -> None:
         keeper.channel.setblocking(False)
         sent = 0
         while select.select([], [keeper.channel], [], 0.5)[1]:
-            keeper.channel.send(f"{own}/key".encode())
+            keeper.channel.send(f"12345678{own}/key".encode())
             sent += 1
         found = re.search(r"scm_fds:\s*(\d+)", Path(f"/proc/self/fdinfo/{keeper.channel.fileno()}").read_text())
         keeper.channel.settimeout(10)
         for _ in range(sent):
             answer, fds, _, _ = socket.recv_fds(keeper.channel, 100, 1)
-            assert answer == b"0"
+            assert answer == b"123456780"
             os.close(fds[0])
         again = asked(keeper, f"{own}/key")
         for _ in range(20):
-            keeper.channel.send(f"{own}/key".encode())
+            keeper.channel.send(f"12345678{own}/key".encode())
         keeper.close()
         return [sent > 20, found is not None and 0 < int(found[1]) < 20, again, keeper.has_ended()]
 
@@ -199,4 +203,4 @@ def test_a_failure_to_confine_it_is_told_to_the_master(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(privileges, "keep_only", refuse)
     with pytest.raises(privileges.PrivilegeError, match="no way"):
-        monitor.start(lambda path: True, "")
+        monitor.start(lambda path: True, nothing, "")

@@ -42,3 +42,13 @@ def test_moments() -> None:
     respawn.forget()
     assert respawn.due(10.0) == []
     assert respawn.moment == float("inf")
+
+
+def test_the_longest_pause_can_be_told() -> None:
+    respawn = Respawn(1.0)
+    assert [respawn.died(1, 1.0, 0.0) for _ in range(4)] == [0, 0.5, 1, 1]
+    respawn = Respawn(0)
+    assert [respawn.died(1, 1.0, 0.0) for _ in range(4)] == [0, 0, 0, 0]
+    assert respawn.is_pending
+    respawn.due(0.0)
+    assert not respawn.is_pending

@@ -107,6 +107,38 @@ def test_nobody_is_read_while_a_worker_becomes_a_sum(monkeypatch: pytest.MonkeyP
     assert len(pauses) == 1
 
 
+def test_harakiris_are_counted_by_number() -> None:
+    """As uWSGI does it: a successor has those of who had its number before."""
+    board = Scoreboard(3)
+    for count in (0, 1):
+        slot = board.take(2, 1)
+        (told,) = board.read().workers
+        assert told.harakiris == count
+        board.harakiri(2)
+        board.give_back(slot)
+    board.take(1, 1)
+    (told,) = board.read().workers
+    assert (told.harakiris, board.read().harakiris) == (0, 2)
+
+
+def test_calls_and_the_end() -> None:
+    slot = Scoreboard(1).take()
+    assert (slot.calling, slot.ends) == (0.0, 0.0)
+    slot.beat(12.0, 3.5)
+    slot.must_end(60.25)
+    assert (slot.last_beat, slot.calling, slot.ends) == (12.0, 3.5, 60.25)
+    slot.beat(13.0)
+    assert slot.calling == 0.0
+
+
+def test_of_two_with_one_number_the_older_is_told_first() -> None:
+    board = Scoreboard(3)
+    slots = [board.take(1, 1) for _ in range(3)]
+    board.give_back(slots[1])
+    board.take(1, 1)
+    assert [told.spawns for told in board.read().workers] == [1, 3, 4]
+
+
 def test_a_master_that_was_killed_half_way_holds_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     board = Scoreboard(1)
     board._master[module._VERSION] += 1

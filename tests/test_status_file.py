@@ -50,8 +50,9 @@ def test_where_it_cannot_be_made_the_server_does_without(tmp_path: Path) -> None
     file = StatusFile.open(str(tmp_path / "pid"), None, said.append)
     assert len(said) == 1
     assert said[0].startswith("uwsgi-tls status will not be told all: ")
-    for do in (lambda: file.write("text"), file.remove, file.close):
-        do()
+    file.write("text")
+    file.remove()
+    file.close()
 
 
 def test_a_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
 from uwsgi_tls import respawn, supervisor, watch, worker, workers
+from uwsgi_tls.change import Change
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.options import Config
 from uwsgi_tls.supervisor import Supervisor
@@ -65,14 +66,15 @@ class Entries(Workers):
 class Entry(Worker):
     fleet: Fleet = None  # type: ignore[assignment]  # it is always given
 
-    def signal(self, number: signal.Signals) -> None:
-        self.fleet.signals.append((self.number, number.name))
+    def signal(self, number: int) -> None:
+        name = "STACKS" if number == worker.STACKS_SIGNAL else signal.Signals(number).name
+        self.fleet.signals.append((self.number, name))
 
 
 class Fleet(Supervisor):
     """A supervisor whose workers are entries only; what it would do to them is noted."""
 
-    def __init__(self, processes: int, clock: Clock) -> None:
+    def __init__(self, processes: int, clock: Clock, **options: Any) -> None:
         self.clock = clock
         self.reports: list[int] = []
         self.spawned: list[tuple[int, int]] = []  # number, generation
@@ -80,6 +82,8 @@ class Fleet(Supervisor):
         self.said: list[str] = []
         self.title = ""
         self.reopened = 0
+        self.processes = processes  # as the configuration has it by now
+        self.changes: list[str] = []
         self.reopen_fails = ""
         self.theirs: dict[int, socket.socket] = {}
         self.days: list[float] = []
@@ -88,10 +92,10 @@ class Fleet(Supervisor):
         self.told: list[tuple[str, str, list[str]]] = []  # how, what failed last, what is wrong
         self.pipe = Pipe()
         self.monitor = SimpleNamespace(has_ended=lambda: self.monitor_ended, pid=4321)
-        config = Config(processes=processes, reload_mercy=60)
+        config = Config(processes=processes, reload_mercy=60, **options)
         super().__init__(
             Task(config, ["certificates of 1"], [], None, os.getpid()),  # type: ignore[list-item]
-            reopen=self.reopen,  # type: ignore[arg-type]
+            reopen=self.reopen,
             started=self.reports.append,
             masters_own=lambda: None,
             daily=lambda: self.days.append(clock.now),
@@ -106,11 +110,19 @@ class Fleet(Supervisor):
         self._workers = Entries(self._scoreboard, lambda: None)
         self._workers.fleet = self
 
-    def reopen(self) -> list[str]:
+    def reopen(self) -> Change:
         self.reopened += 1
         if self.reopen_fails:
             raise ConfigError("https", "=0,a,b", self.reopen_fails)
-        return [f"certificates of {self.reopened + 1}"]
+        made = [f"certificates of {self.reopened + 1}"]
+        config = replace(self._task.config, processes=self.processes)
+        task = replace(self._task, config=config, listeners=made)  # type: ignore[arg-type]
+        return Change(
+            task,
+            self.watch,  # type: ignore[arg-type]
+            lambda: self.changes.append("commit"),
+            lambda: self.changes.append("abandon"),
+        )
 
     def _title(self, state: str) -> None:
         self.title = state
@@ -408,6 +420,189 @@ def test_a_pending_replacement_is_overtaken_by_a_reload(fleet: Fleet, clock: Clo
     assert fleet.numbers() == [(1, 2), (2, 2)]
 
 
+# --- workers that are worn --------------------------------------------------------------------
+
+
+def asks(fleet: Fleet, child: Worker) -> None:
+    """It asks for its successor, and the master has its turn."""
+    fleet.theirs[child.pid].send(worker.WORN)
+    fleet._hear()
+    fleet._keep_time()
+
+
+def test_a_worn_worker_serves_until_its_successor_is_ready(fleet: Fleet) -> None:
+    old = fleet.of(1)
+    asks(fleet, old)
+    assert (fleet.spawned, fleet.signals) == ([(1, 1)], [])
+    (new,) = (child for child in fleet._workers if child.number == 1 and child is not old)
+    fleet.gets_ready(new)
+    assert fleet.signals == [(1, "SIGTERM")]
+    assert (old.retiring, new.retiring) == (True, False)
+    fleet.dies(old, 0)
+    fleet._keep_time()
+    assert fleet.spawned == [(1, 1)]
+    assert fleet.numbers() == [(1, 1), (2, 1)]
+
+
+def test_one_after_the_other(fleet: Fleet) -> None:
+    first, second = fleet.of(1), fleet.of(2)
+    asks(fleet, first)
+    asks(fleet, second)
+    assert fleet.spawned == [(1, 1)]
+    fleet.gets_ready(*(child for child in fleet._workers if not child.ready))
+    fleet._keep_time()
+    assert fleet.spawned == [(1, 1), (2, 1)]
+
+
+def test_a_successor_that_dies_is_tried_again_later(fleet: Fleet, clock: Clock) -> None:
+    old = fleet.of(1)
+    asks(fleet, old)
+    for _ in range(2):
+        (new,) = (child for child in fleet._workers if not child.ready)
+        fleet.dies(new, DIED_OF_22)
+        fleet._keep_time()
+    assert len(fleet.spawned) == 2
+    assert not fleet.signals
+    clock.now += 0.5
+    fleet._keep_time()
+    assert len(fleet.spawned) == 3
+    assert not old.retiring
+
+
+def test_an_old_one_that_dies_meanwhile(fleet: Fleet, clock: Clock) -> None:
+    """Its successor is on its way already, and one is enough."""
+    old = fleet.of(1)
+    asks(fleet, old)
+    fleet.dies(old)
+    clock.now += 60
+    fleet._keep_time()
+    assert fleet.spawned == [(1, 1)]
+    fleet.gets_ready(fleet.of(1))
+    assert fleet.numbers() == [(1, 1), (2, 1)]
+
+
+def test_worn_while_a_reload_is_under_way(fleet: Fleet) -> None:
+    """The reload brings its successor; where that fails, it comes after all."""
+    old = fleet.of(1)
+    fleet._take(signal.SIGHUP)
+    asks(fleet, old)
+    assert fleet.spawned == [(1, 2), (2, 2)]
+    new = [child for child in fleet._workers if child.generation == 2]
+    fleet.dies(new[0], DIED_OF_22)
+    fleet.dies(new[1])
+    fleet._keep_time()
+    assert fleet.spawned[2:] == [(1, 1)]
+
+
+def test_nobody_is_replaced_in_a_stop(fleet: Fleet) -> None:
+    old = fleet.of(1)
+    fleet._take(signal.SIGTERM)
+    asks(fleet, old)
+    assert fleet.spawned == []
+
+
+# --- time that is over ------------------------------------------------------------------------
+
+
+def test_a_start_that_does_not_end(starting: Fleet, clock: Clock) -> None:
+    """It is told to say where it is, then killed, and the start has failed."""
+    starting.gets_ready(starting.of(1), starting.of(2))
+    clock.now += 120
+    starting._keep_time()
+    assert starting.signals == [(3, "STACKS")]
+    clock.now += workers.FIRST_WORD_SECONDS
+    starting._keep_time()
+    assert starting.signals == [(3, "STACKS"), (3, "SIGKILL")]
+    starting.dies(starting.of(3))
+    assert starting.reports == [1]
+
+
+def test_harakiri(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed, counted, and replaced at once however young it was and however often that happens."""
+    fleet = Fleet(1, clock, wsgi_file="app.py", harakiri=5)
+    monkeypatch.setattr(supervisor, "line", fleet.said.append)
+    monkeypatch.setattr(workers, "line", fleet.said.append)
+    fleet.begin()
+    for count in (1, 2, 3):
+        child = fleet.of(1)
+        fleet.gets_ready(child)
+        child.slot.beat(clock.now, clock.now - 6)
+        clock.now += 0.5
+        fleet._keep_time()
+        assert fleet.signals[-1] == (1, "STACKS")
+        assert fleet._scoreboard.read().harakiris == count
+        clock.now += workers.FIRST_WORD_SECONDS
+        fleet._keep_time()
+        assert fleet.signals[-1] == (1, "SIGKILL")
+        fleet.dies(child)
+        fleet._keep_time()
+        assert len(fleet.spawned) == 1 + count
+    fleet.close()
+
+
+def test_no_harakiri_without_an_application(clock: Clock) -> None:
+    fleet = Fleet(1, clock, harakiri=5)
+    fleet.begin()
+    fleet.gets_ready(fleet.of(1))
+    clock.now += 60
+    fleet._keep_time()
+    assert fleet.signals == []
+    fleet.close()
+
+
+# --- giving up --------------------------------------------------------------------------------
+
+
+def fails_to_start(fleet: Fleet, clock: Clock) -> None:
+    """Whoever comes next dies before it is ready."""
+    while all(child.ready for child in fleet._workers):
+        clock.now += 1
+        fleet._keep_time()
+    fleet.dies(next(child for child in fleet._workers if not child.ready), DIED_OF_22)
+
+
+def test_it_gives_up_when_nobody_serves_and_nobody_can(fleet: Fleet, clock: Clock) -> None:
+    fleet.dies(fleet.of(1))
+    for _ in range(30):
+        fails_to_start(fleet, clock)
+    assert not fleet.over, "the other one serves"
+    fleet.dies(fleet.of(2))
+    while not fleet.over:
+        fails_to_start(fleet, clock)
+    assert fleet._status == supervisor.EXIT_GAVE_UP
+    assert any("respawning too fast" in text for text in fleet.said)
+
+
+def test_one_that_becomes_ready_ends_the_count(fleet: Fleet, clock: Clock) -> None:
+    for child in list(fleet._workers):
+        fleet.dies(child)
+    for _ in range(19):
+        fails_to_start(fleet, clock)
+    while all(child.ready for child in fleet._workers):
+        clock.now += 1
+        fleet._keep_time()
+    fleet.gets_ready(next(child for child in fleet._workers if not child.ready))
+    fleet.dies(fleet.of(next(iter(fleet.numbers()))[0]))
+    fails_to_start(fleet, clock)
+    assert not fleet.over
+
+
+def test_a_first_start_without_forks_fails_in_the_end(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    fleet = Fleet(2, clock)
+    monkeypatch.setattr(supervisor, "line", fleet.said.append)
+    monkeypatch.setattr(fleet._workers, "spawn", refuse)
+    fleet.begin()
+    began = clock.now
+    while not fleet.over:
+        clock.now += fleet._patience()
+        fleet._keep_time()
+    assert fleet.reports == [supervisor.EXIT_GAVE_UP]
+    assert 60 < clock.now - began < 200
+
+
 # --- the service manager ----------------------------------------------------------------------
 
 
@@ -456,7 +651,8 @@ def test_a_failed_start_is_told(starting: Fleet) -> None:
 
 
 def test_a_reload_is_told_before_and_after(fleet: Fleet, manager: Manager) -> None:
-    fleet._reopen = lambda: manager.told.append("files are read") or []  # type: ignore[func-returns-value]
+    reopen = fleet._reopen
+    fleet._reopen = lambda: manager.told.append("files are read") or reopen()  # type: ignore[func-returns-value]
     fleet._take(signal.SIGHUP)
     assert manager.told == ["reloading: generation 1, workers 2", "files are read"]
     fleet.gets_ready(fleet.of(1, 2))
@@ -756,7 +952,8 @@ def test_what_is_wrong_until_it_is_mended(fleet: Fleet) -> None:
     assert fleet.told[-1] == ("write", "", [])
     fleet.monitor.pid = 0
     fleet._take(signal.SIGUSR2)
-    assert [each.partition(":")[0] for each in fleet.told[-1][2]] == ["the monitor has ended"]
+    _, _, wrong = fleet.told.pop()
+    assert [each.partition(":")[0] for each in wrong] == ["the monitor has ended"]
 
 
 def test_a_touch_brings_a_reload_about_when_there_is_time_for_it(fleet: Fleet, clock: Clock) -> None:

@@ -242,6 +242,11 @@ def intermediate(lab: Pki) -> Issued:
     return Issued(below.chain[1], key, below.chain[1:], f"{stem}.crt", f"{stem}.key")
 
 
+def fill(conn: SSL.Connection, data: bytes) -> None:
+    while True:
+        conn.send(data)
+
+
 def test_a_write_that_waited_goes_on_from_another_buffer(lab: Pki) -> None:
     """Without the mode for it OpenSSL calls the second write a "bad write retry"."""
     ours, theirs = socket.socketpair()
@@ -254,8 +259,7 @@ def test_a_write_that_waited_goes_on_from_another_buffer(lab: Pki) -> None:
         ours.setblocking(False)
         data = b"x" * 65536
         with pytest.raises(SSL.WantWriteError):
-            while True:
-                conn.send(data)
+            fill(conn, data)
         wrapped.settimeout(SECONDS)
         taken = 0
         while taken < 100_000:

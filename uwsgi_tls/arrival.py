@@ -134,7 +134,7 @@ class Arrival:
             return None
         seen = hello.look(data)
         if isinstance(seen, hello.Wanted):
-            if self._low_water == seen.bytes_total:
+            if self._low_water == seen.bytes_total and not events & (GONE | HANGUP_ONLY):
                 # Woken for nothing: urgent data (tcp(7)), or a UNIX socket, which knows no low water. OpenSSL reads on;
                 # if it finds a name that would have been another site's, the connection ends.
                 return self._begin()

@@ -42,10 +42,12 @@ def keep(capabilities: Collection[int]) -> None:
     """
     _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     kept = mask(capabilities) & held()
-    words = (_Word * 2)()
+    now, words = (_Word * 2)(), (_Word * 2)()
+    _check(_libc.capget(ctypes.byref(_Header(_VERSION_3, 0)), now))
     for word, bits in zip(words, (kept & 0xFFFFFFFF, kept >> 32), strict=True):
         word.effective = word.permitted = bits
-    _check(_libc.capset(ctypes.byref(_Header(_VERSION_3, 0)), words))
+    if bytes(now) != bytes(words):  # who has none may not be allowed to say so: SystemCallFilter= in systemd.exec(5)
+        _check(_libc.capset(ctypes.byref(_Header(_VERSION_3, 0)), words))
 
 
 def survive_setuid(wanted: bool) -> None:

@@ -70,20 +70,42 @@ class Condition:
 
 
 def from_json(text: bytes) -> Condition:
-    """What to_json() has made. Raises ValueError for anything else, half of it included."""
+    """What to_json() has made. Raises ValueError for anything else, half of it included: root reads what the user that
+    the master has become has written.
+    """
     try:
         values: dict[str, Any] = json.loads(text.partition(b"\n")[0])
         return Condition(
-            **{name: values[name] for name in ("moment", "state", "generation", "wanted", "started", "failure")},
-            workers=tuple(Member(**each) for each in values["workers"]),
-            listeners=tuple(values["listeners"]),
-            certificates=tuple(
-                Certificate(**{**each, "names": tuple(each["names"])}) for each in values["certificates"]
-            ),
-            wrong=tuple(values["wrong"]),
+            moment=float(values["moment"]),
+            state=str(values["state"]),
+            generation=int(values["generation"]),
+            wanted=int(values["wanted"]),
+            started=int(values["started"]),
+            workers=tuple(map(_member, values["workers"])),
+            listeners=tuple(map(str, values["listeners"])),
+            certificates=tuple(map(_certificate, values["certificates"])),
+            failure=str(values["failure"]),
+            wrong=tuple(map(str, values["wrong"])),
         )
-    except (KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError, OverflowError, OSError, RecursionError) as error:
         raise ValueError(f"not what a master writes: {error}") from None
+
+
+def _member(values: dict[str, Any]) -> Member:
+    return Member(
+        number=int(values["number"]),
+        generation=int(values["generation"]),
+        pid=int(values["pid"]),
+        state=str(values["state"]),
+        requests=int(values["requests"]),
+        silent=float(values["silent"]),
+    )
+
+
+def _certificate(values: dict[str, Any]) -> Certificate:
+    end = int(values["not_after"])
+    datetime.fromtimestamp(end, UTC)  # raises what from_json() takes for no date
+    return Certificate(str(values["file"]), tuple(map(str, values["names"])), end)
 
 
 def faults(

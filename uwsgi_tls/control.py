@@ -1,4 +1,4 @@
-"""`uwsgi-tls reload` and `uwsgi-tls stop`: finds a running master, which a pid file names, and tells it.
+"""`uwsgi-tls reload`, `upgrade` and `stop`: finds a running master, which a pid file names, and tells it.
 
 A pid file may have outlived its process and the number may be another's by now. So the process is held by a
 descriptor (pidfd_open(2)) before it is looked at, and is told only if it is called as ours are (titles.py). Who may
@@ -12,6 +12,7 @@ import re
 import select
 import signal
 import stat
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,11 @@ PIDFILE_BYTES = 32  # more than a number has
 TITLE = b"uwsgi-tls master ("
 _BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 STOP_SECONDS = 90  # more than the default of reload-mercy
+UPGRADE_SECONDS = 90  # for the trial, and for workers that load their application
+NOTICE_SECONDS = 10.0  # within which a master has taken notice of its signal
+NAMELESS_SECONDS = 2.0  # between two programs a master has no title
+_POLL_SECONDS = 0.02
+_SERVES = re.compile(rb"master \(generation (\d+), .*\): serving")
 _SIGNALS = {"reload": signal.SIGHUP, "stop": signal.SIGTERM, "upgrade": UPGRADE}
 
 
@@ -58,14 +64,20 @@ def run(words: Sequence[str]) -> int:
     verb = words[0]
     parser = Parser(prog=f"uwsgi-tls {verb}", description=_descriptions[verb])
     parser.add_argument("--pidfile", metavar="FILE", required=True, help="the pidfile of the running server")
-    if verb == "stop":
+    waits = {"stop": (STOP_SECONDS, "its end"), "upgrade": (UPGRADE_SECONDS, "its new workers")}
+    if verb in waits:
+        seconds, what = waits[verb]
         parser.add_argument(
-            "--wait", metavar="SECONDS", type=int, default=STOP_SECONDS, help=f"for its end (default: {STOP_SECONDS})"
+            "--wait", metavar="SECONDS", type=int, default=seconds, help=f"for {what} (default: {seconds})"
         )
     options = parser.parse_args(words[1:])
-    process = find(options.pidfile).process
+    master = find(options.pidfile)
+    process = master.process
     try:
+        before = _generation(master.pid)
         signal.pidfd_send_signal(process, _SIGNALS[verb])
+        if verb == "upgrade" and options.wait > 0:
+            _await_upgrade(master, before, options.pidfile, options.wait)
         if verb == "stop" and not select.select([process], [], [], max(0, options.wait))[0]:
             raise ConfigError("pidfile", options.pidfile, f"its server has not ended within {options.wait} seconds")
     except PermissionError:
@@ -77,6 +89,34 @@ def run(words: Sequence[str]) -> int:
     finally:
         os.close(process)
     return 0
+
+
+def _await_upgrade(master: Master, before: int, pidfile: str, seconds: int) -> None:
+    """Until the server serves with a new generation. Raises ConfigError if it does not, as the old program or at all.
+
+    All of that its title says (titles.py).
+    """
+    began, noticed = time.monotonic(), False
+    while (passed := time.monotonic() - began) < seconds and (noticed or passed < NOTICE_SECONDS):
+        if select.select([master.process], [], [], _POLL_SECONDS)[0]:
+            raise ConfigError("pidfile", pidfile, "its server has ended instead; its log says why")
+        now = _generation(master.pid)
+        if now > before:
+            return
+        if now == before and noticed:
+            raise ConfigError("pidfile", pidfile, "its server goes on as it was; its log says why")
+        noticed |= now == 0
+    cause = f"has not done so within {seconds} seconds" if noticed else "takes no notice"
+    raise ConfigError("pidfile", pidfile, f"its server {cause}")
+
+
+def _generation(pid: int) -> int:
+    """That which a master says it serves with; 0 where it says that something else is going on."""
+    try:
+        found = _SERVES.search(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0
 
 
 def find(pidfile: str) -> Master:
@@ -145,8 +185,12 @@ def _uid_of_master(pid: str) -> int | None:
     """Whose uwsgi-tls master it is; None if it is none."""
     process = Path("/proc", pid)
     try:
-        title = (process / "cmdline").read_bytes().partition(b"\0")[0]
-        comm = (process / "comm").read_bytes().removesuffix(b"\n")
+        title, comm = _names(process)
+        end = time.monotonic() + NAMELESS_SECONDS
+        while TITLE not in title and comm != COMM.encode() and b"uwsgi" in title and time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
+            title, comm = _names(process)
+        title = title.partition(b"\0")[0]
         found = re.search(rb"^Uid:\t(\d+)", (process / "status").read_bytes(), re.MULTILINE)
     except OSError:
         return None
@@ -154,8 +198,13 @@ def _uid_of_master(pid: str) -> int | None:
     return int(found[1]) if found and TITLE in title and comm == COMM.encode() else None
 
 
+def _names(process: Path) -> tuple[bytes, bytes]:
+    """The arguments of the process in that directory of /proc, and its comm. Raises OSError."""
+    return (process / "cmdline").read_bytes(), (process / "comm").read_bytes().removesuffix(b"\n")
+
+
 _descriptions = {
     "reload": "New workers with certificates and application read anew; the old ones finish what they have. As HUP.",
-    "upgrade": "Has the server go on as the program that is installed by now, if that can start; no request is lost.",
+    "upgrade": "Has the server go on as the program that is installed by now, if that can start, and waits for it.",
     "stop": "Ends the server once what is under way is done, and waits for it. As TERM.",
 }

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from uwsgi_tls.connection import Connection
 
 _ALONE = nullcontext()  # in the lock's place as long as there is one thread
-FRONT_BYTES = 65536
+FRONT_BYTES = 131072
 DRAIN_BYTES_PER_TURN = 1 << 20
 RETRY_AFTER_SECONDS = "5"  # with a 429 or 503: RFC 6585, 4, and RFC 9110, 15.6.4
 HIGH_WATER_BYTES = 1 << 28  # of a response that waits for its client: a backend's answer is read no further

@@ -11,7 +11,7 @@ Follows RFC 8446 4.1.2 (ClientHello) and 5.1 (records), RFC 6066 3 (server_name)
 import re
 from dataclasses import dataclass, field
 from itertools import islice
-from struct import unpack_from
+from struct import Struct, unpack_from
 from typing import Literal
 
 RECORD_HEADER_BYTES = 5
@@ -23,6 +23,7 @@ _HANDSHAKE_RECORD = 22
 _TLS_MAJOR = 3
 _CLIENT_HELLO = 1
 _MESSAGE_HEADER_BYTES = 4
+_EXTENSION = Struct(">HH").unpack_from  # type, length
 _SERVER_NAME = 0
 _ALPN = 16
 _SUPPORTED_VERSIONS = 43
@@ -139,7 +140,7 @@ def _names(message: bytes, at: int, end: int) -> Hello:
     sni: str | None = None
     alpn: tuple[str, ...] = ()
     while at + 4 <= end:
-        kind, size = unpack_from(">HH", message, at)
+        kind, size = _EXTENSION(message, at)
         at += 4
         if at + size > end:
             return _NAMELESS

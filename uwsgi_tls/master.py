@@ -8,6 +8,7 @@ succession.py.
 import os
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from uwsgi_tls import (
     activation,
@@ -62,6 +63,7 @@ def run(config: Config, words: Sequence[str]) -> int:
         setup = reconfigure.make(config, notes.append, own, identity=own.identity)
         open_files(config, own, notes.append)
         open_log(config, own, setup)
+        setup = replace(setup, task=replace(setup.task, master=os.getpid()))  # a daemon is another process
         for note in notes:
             line(note)
         signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.BLOCKED)

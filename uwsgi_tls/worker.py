@@ -49,9 +49,12 @@ EXIT_ORPHAN = 1
 EXIT_DEFECT = 1
 EXIT_NO_APPLICATION = 22  # as uWSGI with need-app
 
-# What the master is told; where threads are (SIGUSR2) is text, in which neither of the two can be.
+# What the master is told; where threads are is text, in which neither of the two can be.
 READY = b"\x06"
 WORN = b"\x18"  # a successor should come
+# On this signal a worker that is to be killed says where its threads are. To look at them while they run may crash it
+# (faulthandler), so it is none that anybody sends by mistake.
+STACKS_SIGNAL = signal.SIGRTMIN + 8
 ACCEPTS_PER_TURN = 16
 REST_SECONDS = 0.1  # of the accept loop when there is no room, unless somebody leaves before
 TUNNEL_FAREWELL_SECONDS = LINGER_SECONDS + 1.0  # before the end of reload-mercy, for a sweep and for last words
@@ -95,7 +98,7 @@ def run(task: Task, seat: Seat) -> int:
     _title(task, seat, "starting")
     seat.slot.enter("starting", os.getpid())
     # In C, so that it answers whatever holds the GIL; to the master, which writes it to whatever log there is.
-    faulthandler.register(signal.SIGUSR2, seat.channel.fileno())
+    faulthandler.register(STACKS_SIGNAL, seat.channel.fileno())
     wakeup = _take_signals()
     config = task.config
     disk = Disk(os.path.abspath(config.spool_dir) if config.spool_dir else None, config.spool_limit)
@@ -288,6 +291,7 @@ def _take_signals() -> tuple[int, int]:
         signal.SIGHUP,
         signal.SIGQUIT,
         signal.SIGUSR1,
+        signal.SIGUSR2,
         signal.SIGTTIN,
         signal.SIGTTOU,
         signal.SIGALRM,
@@ -297,7 +301,8 @@ def _take_signals() -> tuple[int, int]:
         signal.SIGSTKFLT,
         signal.SIGIO,
         signal.SIGWINCH,
-        *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
+        *range(signal.SIGRTMIN, STACKS_SIGNAL),
+        *range(STACKS_SIGNAL + 1, signal.SIGRTMAX + 1),
     ):
         signal.signal(number, _nothing)
     signal.signal(signal.SIGUSR1, _reopen_logs)

@@ -53,7 +53,7 @@ class Worker:
         """As the log calls it."""
         return f"worker {self.number} (pid: {self.pid})"
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: int) -> None:
         """Sends it a signal; nothing where it has ended."""
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
@@ -76,7 +76,7 @@ class Worker:
         now = time.monotonic()
         self.condemned = now + STACKS_SECONDS
         self.kill_at = min(self.kill_at, now + FIRST_WORD_SECONDS)
-        self.signal(signal.SIGUSR2)
+        self.signal(worker.STACKS_SIGNAL)
 
     def hear(self) -> None:
         """Takes in what it has said on its channel: two bytes mean something, all others are lines for the log."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import socket
@@ -16,6 +17,7 @@ from pki import Issued, pki
 from .server import Daemon, loopback, open_directory, uwsgi_tls
 
 SECONDS = 10.0
+TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 OPEN, NEW, OLD, MANDATORY, ALLOWED = 8443, 8444, 8445, 8446, 8447
 
 
@@ -52,7 +54,7 @@ def place() -> Iterator[Place]:
 def client(
     certificate: Issued | None = None,
     *,
-    newest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
+    newest: ssl.TLSVersion = TLS_1_3,
     ciphers: str = "",
     trusting: bool = True,
 ) -> ssl.SSLContext:
@@ -60,7 +62,7 @@ def client(
     context.check_hostname = False
     if trusting:
         context.load_verify_locations(pki().ca.crt)
-    context.maximum_version = newest
+    context.minimum_version, context.maximum_version = TLS_1_2, newest
     if ciphers:
         context.set_ciphers(ciphers)
     if certificate is not None:
@@ -83,7 +85,6 @@ def shake(host: str, port: int, context: ssl.SSLContext, name: str = "server.lab
         return own, ""
 
 
-TLS_1_2 = ssl.TLSVersion.TLSv1_2
 REFUSED = "client certificate refused: "
 
 
@@ -220,7 +221,8 @@ def test_a_flood_is_a_few_lines(place: Place) -> None:
     for number in range(300):
         with socket.create_connection((place.host, OPEN), SECONDS) as sock:
             sock.sendall(f"\0 {number}".encode())
-            assert sock.recv(1) == b""
+            with contextlib.suppress(ConnectionResetError):
+                assert sock.recv(1) == b""
     assert time.monotonic() - began < 50, "all in one period"
     lines = [line for line in place.daemon.lines if "what was sent is not TLS" in line]
     assert 0 < len(lines) <= 3 + 4, "perhaps two periods"

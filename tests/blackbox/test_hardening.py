@@ -9,8 +9,11 @@ import re
 import shutil
 import signal
 import socket
+import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -183,11 +186,11 @@ def application(environ, start_response):
 """
 
 
-def tried(server: Daemon, pki: SeedPki, host: str) -> dict[str, str]:
+def tried(server: Daemon, pki: SeedPki, host: str) -> dict[str, Any]:
     server.wait_for_workers(1)
     answer = curl(f"https://{SERVER_NAME}/?{host}", *pki.curl_server, host=host)
     assert answer.returncode == 0, f"{answer.stderr}\n{server.log}"
-    found: dict[str, str] = json.loads(answer.stdout)
+    found: dict[str, Any] = json.loads(answer.stdout)
     return found
 
 
@@ -204,7 +207,8 @@ def test_what_an_application_may_do(
     self_signed: SeedPki, public_directory: Path, options: tuple[str, ...], umask: str, bind: str, capabilities: int
 ) -> None:
     """It starts programs and threads, and its files are its own, unless umask says more; a capability that was kept
-    serves it, and no program that it starts, and no stats process."""
+    serves it, and no program that it starts, and no stats process.
+    """
     (public_directory / "app.py").write_text(TRIES)
     host = loopback()
     everything = ["--https", f"{host}:443,foobar.crt,foobar.key", "--uid", USER, "--stats", f"{host}:9191"]

@@ -47,7 +47,7 @@ def pause(chance: random.Random) -> None:
 def is_whole(daemon: Daemon, stats: Path, monitors: int) -> bool:
     """Whether the tree is what it should be: neither less nor more, all of one generation, nobody unburied."""
     titles = sorted(process.title() for process in daemon.tree())
-    serving = [title for title in titles if "worker" in title and title.endswith("serving")]
+    serving = [title for title in titles if "tls worker" in title and title.endswith("serving")]
     generations = {title.partition("generation ")[2].partition(")")[0] for title in serving}
     try:
         told = {worker["status"] for worker in ask(str(stats))["workers"]}
@@ -97,7 +97,7 @@ def test_two_hundred_kills_under_load() -> None:
 def test_kills_of_the_master(number: signal.Signals | None) -> None:
     """In the middle of a reload, of a stop and of nothing, with requests under way: nobody outlives it."""
     chance = random.Random(SEED)
-    for _ in range(4):
+    for _ in range(3):
         with serving(*OPTIONS, "--worker-reload-mercy", "60") as (daemon, host), Client(host) as client:
             client.send("GET", "/wait?60")
             daemon.tree()
@@ -113,7 +113,7 @@ def test_kills_of_the_master(number: signal.Signals | None) -> None:
 def test_kills_during_a_stop() -> None:
     """Those that die while they finish their work are not replaced, and do not hold the end up."""
     chance = random.Random(SEED)
-    for _ in range(4):
+    for _ in range(3):
         with serving(*OPTIONS) as (daemon, host), Client(host) as client:
             client.send("GET", "/wait?60")
             os.kill(daemon.pid, signal.SIGTERM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -29,7 +30,7 @@ class Site:
 
     def write(self, text: str) -> None:
         """As a shell does, in which a command would hang if nobody read."""
-        subprocess.run(["sh", "-c", f"printf '{text}\\n' > {self.fifo}"], check=True, timeout=20)
+        subprocess.run(["sh", "-c", f"printf '%s\\n' '{text}' > {self.fifo}"], check=True, timeout=20)
 
     def wait_for_lines(self, pattern: str, count: int) -> None:
         wait_until(lambda: sum(pattern in line for line in self.daemon.lines) >= count, 30, lambda: self.daemon.log)
@@ -40,12 +41,11 @@ def site(pki: SeedPki, *options: str, user: str | None = None) -> Iterator[Site]
     """Root's server, which drops it; with `user` it never was root's."""
     host = loopback()
     with open_directory() as directory:
-        key = directory / "a.key"
-        key.write_bytes(pki.key.read_bytes())
+        certificate, key = shutil.copy(pki.certificate, directory), shutil.copy(pki.key, directory)
         if is_root:
-            os.chown(directory, WWW_DATA, WWW_DATA)
-            os.chown(key, WWW_DATA, WWW_DATA)
-        words = ("--https", f"{host}:{PORT},{pki.certificate},{key}", "--master-fifo", directory / "fifo")
+            for path in (directory, certificate, key):
+                os.chown(path, WWW_DATA, WWW_DATA)
+        words = ("--https", f"{host}:{PORT},{certificate},{key}", "--master-fifo", directory / "fifo")
         drop = ("--uid", "www-data") if is_root and user is None else ()
         with uwsgi_tls(*words, "--touch-reload", directory / "touched", *drop, *options, user=user) as daemon:
             daemon.wait_for_line("generation 1 is serving")

@@ -55,14 +55,30 @@ def raise_inheritable():
     if libc.prctl(47, 2, 10, 0, 0):  # PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_NET_BIND_SERVICE
         raise OSError(ctypes.get_errno(), "prctl")
 
-def monitor():
-    called = {pid: open(f"/proc/{pid}/cmdline", "rb").read() for pid in os.listdir("/proc") if pid.isdigit()}
-    master = str(os.getppid())
+def read(path):
+    try:
+        return open(path, "rb").read()
+    except OSError:  # others come and go
+        return b""
+
+def other(kind):
+    # The pid of another child of our master.
+    master = str(os.getppid()).encode()
     return next(
         int(pid)
-        for pid, title in called.items()
-        if b"uwsgi-tls monitor" in title and open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1] == master
+        for pid in os.listdir("/proc")
+        if pid.isdigit()
+        and int(pid) != os.getpid()
+        and b"uwsgi-tls " + kind in read(f"/proc/{pid}/cmdline")
+        and read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[1:2] == [master]
     )
+
+def read_of_another_worker(file):
+    return lambda: open(f"/proc/{other(b'worker')}/{file}", "rb").read(1)
+
+def trace(pid):
+    if ctypes.CDLL(None, use_errno=True).ptrace(16, pid, None, None):  # PTRACE_ATTACH
+        raise OSError(ctypes.get_errno(), "ptrace")
 
 def set_user_program():
     # su is set-user-ID root; with no_new_privs it starts without
@@ -84,8 +100,11 @@ def application(environ, start_response):
         "kill init": attempt(lambda: os.kill(1, 0)),
         "ambient": attempt(raise_inheritable),
         "master's memory": attempt(lambda: open(f"/proc/{os.getppid()}/mem", "rb")),
-        "monitor's memory": attempt(lambda: open(f"/proc/{monitor()}/mem", "rb")),
-        "kill monitor": attempt(lambda: os.kill(monitor(), 0)),
+        "monitor's memory": attempt(lambda: open(f"/proc/{other(b'monitor')}/mem", "rb")),
+        "kill monitor": attempt(lambda: os.kill(other(b"monitor"), 0)),
+        **{f"another worker's {file}": attempt(read_of_another_worker(file)) for file in ("mem", "environ", "fd/0")},
+        "trace another worker": attempt(lambda: trace(other(b"worker"))),
+        "stats process's memory": attempt(lambda: open(f"/proc/{other(b'stats')}/mem", "rb")),
     }).encode() + json.dumps({"su": set_user_program(), "uid": os.getuid()}).encode()]
 """
 
@@ -196,11 +215,14 @@ def test_kill_of_the_master_leaves_nothing(self_signed: SeedPki) -> None:
 
 
 def test_ways_back_to_root(self_signed: SeedPki, public_directory: Path) -> None:
+    """From a worker nothing leads to root, to root's key and ports, or into the memory of another process of ours, not
+    even of one of the same user."""
     host = loopback()
     application = public_directory / "ways_back.py"
     application.write_text(WAYS_BACK.replace('environ["SERVER_ADDR_TO_TRY"]', repr(host)))
-    with start(self_signed, host, "--uid", USER, "--wsgi-file", application) as server:
+    with start(self_signed, host, "--uid", USER, "--wsgi-file", application, "--stats", f"{host}:9191") as server:
         server.wait_for_workers(WORKERS)
+        server.wait_for_titles("uwsgi-tls stats", 1)
         answer = curl(f"https://{SERVER_NAME}/?{self_signed.key}", *self_signed.curl_server, host=host)
         assert answer.returncode == 0, f"{answer.stderr}\n{server.log}"
         attempts, end = json.JSONDecoder().raw_decode(answer.stdout)

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -75,6 +76,22 @@ def test_the_charts_are_drawn(server: tuple[Site, str], page: Browser) -> None:
     drawn = page.value("[...document.querySelectorAll('polyline')].map((each) => getComputedStyle(each).stroke)")
     assert len(drawn) == 8
     assert set(drawn) == {page.value("getComputedStyle(document.querySelector('polyline')).stroke")} != {"none"}
+
+
+def test_it_shows_a_reload_that_failed(server: tuple[Site, str], page: Browser) -> None:
+    site, _ = server
+    app = Path(os.readlink(f"/proc/{site.daemon.pid}/cwd")) / "app.py"
+    good = app.read_text()
+    app.write_text("raise RuntimeError('broken release')\n")
+    try:
+        os.kill(site.daemon.pid, signal.SIGHUP)
+        page.wait_for("document.getElementById('failure').innerText.includes('reload failed')")
+    finally:
+        app.write_text(good)
+    page.wait_for(r"/failed reloads\s+1\b/.test(document.getElementById('counts').innerText)")
+    os.kill(site.daemon.pid, signal.SIGHUP)
+    page.wait_for("document.getElementById('failure').innerText === ''")
+    assert "failed reloads" in page.value("document.getElementById('counts').innerText")
 
 
 def test_it_shows_a_death(server: tuple[Site, str], page: Browser) -> None:

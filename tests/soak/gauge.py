@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from blackbox.server import Daemon, Process
 MB = 1_000_000
 HOUR_SECONDS = 3600.0
 CERTAIN = 3.0  # standard errors
+LISTEN = "0A"  # TCP_LISTEN of linux/tcp_states.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,14 @@ def descriptors(process: Process) -> int:
     return 0
 
 
+def age(process: Process) -> float:
+    """Seconds since it was forked (proc(5), starttime); 0.0: it has gone."""
+    with suppress(FileNotFoundError, ProcessLookupError):
+        ticks = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
 def role(process: Process) -> str:
     """What it says that it is: master, monitor, stats, worker; "" when it has gone or does not say it yet."""
     words = process.title().split()
@@ -90,7 +100,7 @@ def client_ports(pid: int, address: tuple[str, int]) -> set[int]:
     local, ports = f"{host}:{address[1]:04X}", set()
     with open("/proc/net/tcp") as file:
         for words in map(str.split, file):
-            if words[1] == local and words[9] in inodes:
+            if words[1] == local and words[3] != LISTEN and words[9] in inodes:
                 ports.add(int(words[2].rpartition(":")[2], 16))
     return ports
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from blackbox.server import Daemon, Process, loopback, open_directory, real_uwsgi, uwsgi_tls, wait_until
 from pki import pki
 
+from uwsgi_tls.respawn import YOUNG_SECONDS
+
 from . import gauge
 from .patrons import Victims
 
@@ -73,9 +75,15 @@ class Server:
         assert done == 1 + self.reloads, f"{self.name}: {done - 1} of {self.reloads} reloads ended\n{self.tail()}"
 
     def kill(self, chance: random.Random, victims: Victims) -> None:
-        """Kills a worker in whatever state it is, and notes whose connections die with it."""
+        """Kills a worker in whatever state it is, and notes whose connections die with it.
+
+        One that is not young, if there is one: whose successors die young again and again is given ever longer pauses.
+        """
         found = [each for each in self.daemon.tree() if gauge.role(each) == "worker"]
-        victim = chance.choice(found)
+        old = [each for each in found if gauge.age(each) > YOUNG_SECONDS]
+        if not found:
+            return
+        victim = chance.choice(old or found)
         try:
             os.kill(victim.pid, signal.SIGSTOP)
             wait_until(lambda: _is_frozen(victim), FREEZE_SECONDS, lambda: f"{victim} does not stop")

@@ -36,8 +36,7 @@ def node(address: Address, option: str = "http-to") -> Node:
 
 def new_socket(node: Node, kept: bool) -> RawSocket:
     """A socket for connecting to `node` without blocking; `kept`: for more than one request. Raises OSError."""
-    sock = RawSocket(node.family, socket.SOCK_STREAM)
-    sock.setblocking(False)
+    sock = RawSocket(node.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     if kept and node.family != socket.AF_UNIX:
         # A body would wait for the acknowledgement of its head.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

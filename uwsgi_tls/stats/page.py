@@ -16,7 +16,7 @@ STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;margin:0 auto;max-width:72rem;padding:1rem;color:var(--fg);
 background:var(--bg)}
 h1{font-size:1.25rem;margin:0}h2{font-size:1rem;margin:1.5rem 0 .5rem}
-p{margin:.2rem 0 1rem;color:var(--dim)}p.bad,td.bad{color:var(--bad)}
+p{margin:.2rem 0 1rem;overflow-wrap:anywhere;color:var(--dim)}p.bad,td.bad{color:var(--bad)}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(13rem,1fr));gap:.75rem}
 .card{background:var(--card);border:1px solid var(--line);border-radius:.5rem;padding:.6rem .8rem}
 .card b{display:block;font-size:1.5rem;font-variant-numeric:tabular-nums}
@@ -33,7 +33,7 @@ th{font-weight:600;color:var(--dim)}
 
 SCRIPT = """
 "use strict";
-const POINTS = 180, series = {};
+const POINTS = 180, POINTS_LEAST = 45, series = {};
 let last = null;
 const by = (id) => document.getElementById(id);
 function add(parent, tag, text) {
@@ -55,8 +55,8 @@ function age(seconds) {
 const sum = (group) => Object.values(group).reduce((a, b) => a + b, 0);
 function chart(svg, points) {
   const top = Math.max(...points, 1e-9);
-  const first = POINTS - points.length;
-  const place = (v, i) => ((first + i) * 100 / (POINTS - 1)).toFixed(2) + "," + (29 - 28 * v / top).toFixed(2);
+  const shown = Math.max(POINTS_LEAST, points.length), first = shown - points.length;
+  const place = (v, i) => ((first + i) * 100 / (shown - 1)).toFixed(2) + "," + (29 - 28 * v / top).toFixed(2);
   svg.firstChild.setAttribute("points", points.map(place).join(" "));
 }
 function card(name, value, text) {
@@ -114,6 +114,7 @@ function show(now) {
     tls.workers_wanted + " workers serve, " + short(tls.requests) + " requests, " + tls.worker_deaths +
     " workers have died";
   by("since").className = (tls.workers.serving || 0) < tls.workers_wanted ? "bad" : "";
+  by("failure").textContent = tls.last_failure;
   if (before && tls.time > before.time) {
     const rate = (a, b) => Math.max(0, (a - b) / (tls.time - before.time));
     const done = tls.requests - before.requests;
@@ -135,10 +136,12 @@ function show(now) {
     now.workers.map((w) => [w.id, w.pid, w.generation, w.status, short(w.requests), (w.avg_rt / 1000).toFixed(1),
       w.exceptions, short(w.rss) + "B", age(tls.time - w.last_spawn)]));
   pairs("counts", [["connections now", tls.connections], ["responses", tls.responses],
+    ["seconds a request, at most", tls.request_seconds], ["seconds a handshake, at most", tls.handshake_seconds],
     ["handshakes", tls.handshakes], ["failed handshakes", tls.handshake_failures],
     ["client certificates", tls.client_certificates], ["TLS versions", tls.protocols], ["ciphers", tls.ciphers],
     ["time was over", tls.deadlines], ["limits reached", tls.limits],
-    ["other", {"backend errors": tls.backend_errors, exceptions: tls.exceptions, "spooled bytes": tls.spooled}]]);
+    ["other", {"backend errors": tls.backend_errors, exceptions: tls.exceptions, "spooled bytes": tls.spooled,
+      "failed reloads": tls.failed_reloads, harakiris: tls.harakiris}]]);
   table("certificates", ["certificate", "names", "expires", "in", "key", "file"], tls.certificates.map((c) => {
     const left = c.not_after - tls.time;
     return [c.subject, c.names.join(", "), new Date(c.not_after * 1000).toISOString().slice(0, 10),
@@ -172,7 +175,8 @@ HTML = (
     '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>uwsgi-tls</title>'
     '<meta name="viewport" content="width=device-width,initial-scale=1"><link rel="icon" href="data:,">'
     f"<style>{STYLE}</style></head><body>"
-    '<h1 id="what">uwsgi-tls</h1><p id="since"></p><p id="trouble" class="bad"></p>'
+    '<h1 id="what">uwsgi-tls</h1><p id="since"></p><p id="failure" class="bad"></p>'
+    '<p id="trouble" class="bad"></p>'
     '<div id="cards" class="cards"></div>'
     '<h2>Workers</h2><div id="workers" class="wide"></div>'
     '<h2>Counts since the start</h2><div id="counts" class="pairs"></div>'
