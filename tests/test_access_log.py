@@ -2,8 +2,10 @@
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -326,3 +328,11 @@ def test_each_target_gets_what_it_takes() -> None:
 
 def test_without_a_target_nothing_is_written() -> None:
     AccessLog("", False).write(RECORD)
+
+
+def test_every_placeholder_is_in_the_documentation() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "operations.md").read_text()
+    for name in (*PLACEHOLDERS, "epoch", "var.NAME"):
+        assert f"%({name})" in text
+    for name in access_log._KEYS:
+        assert re.search(rf"\b{name}\b", text.partition("log-json")[2].partition("###")[0]), name

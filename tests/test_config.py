@@ -216,13 +216,13 @@ def test_bytes_that_are_not_utf8_reach_a_path_unchanged() -> None:
 
 
 def test_uwsgi_options_without_meaning_are_collected() -> None:
-    name = ini("[uwsgi]\nemperor = /etc/x\nharakiri = 30\nharakiri = %(nosuch)\nvacuum = true\n")
-    assert load(name).ignored == ("emperor", "harakiri", "vacuum")
+    name = ini("[uwsgi]\nemperor = /etc/x\ncheaper = 30\ncheaper = %(nosuch)\nvacuum = true\n")
+    assert load(name).ignored == ("emperor", "cheaper", "vacuum")
 
 
 def test_their_arguments_are_swallowed_on_the_command_line() -> None:
-    loaded = load("--harakiri", "30", "-s", ":3031", "-z4", "-C", "--vacuum", "--chmod-socket=660", "--threads", "2")
-    assert loaded.ignored == ("harakiri", "socket", "socket-timeout", "chmod-socket", "vacuum")
+    loaded = load("--cheaper", "30", "-s", ":3031", "-z4", "-C", "--vacuum", "--chmod-socket=660", "--threads", "2")
+    assert loaded.ignored == ("cheaper", "socket", "socket-timeout", "chmod-socket", "vacuum")
     assert loaded.threads == 2
 
 
@@ -338,8 +338,8 @@ BAD: list[tuple[str, Sequence[str], str]] = [
     ("", ["-Z"], "-Z = : no such option (command line)"),
     (
         "",
-        ["--strict", "--harakiri=3"],
-        "harakiri = 3: the option has no effect here, which strict refuses (command line)",
+        ["--strict", "--cheaper=3"],
+        "cheaper = 3: the option has no effect here, which strict refuses (command line)",
     ),
     (
         "",

@@ -100,3 +100,10 @@ def test_the_most_that_a_period_can_bring(log: Log) -> None:
         fail(say, f"reason {number}", 100)
     say.keep_time(log.now + PERIOD_SECONDS)
     assert len(log.lines) == KINDS * (LINES_OF_A_KIND + 1) + 1
+
+
+def test_the_end_comes_before_the_end_of_the_period(log: Log) -> None:
+    say = Failures()
+    fail(say, "why", 10)
+    say.keep_time(failures.NEVER)
+    assert log.lines[-1].endswith("7 more like this in the last 60 s")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import SSL
 
-from uwsgi_tls.hello import HELLO_BYTES, HELLO_RECORDS, Hello, NotTls, Wanted, host_name, look
+from uwsgi_tls.hello import HELLO_BYTES, HELLO_RECORDS, Hello, NotTls, Wanted, host_name, look, version_names
 
 Answer = Hello | Wanted | NotTls
 
@@ -391,3 +391,45 @@ def test_whatever_comes_has_an_answer(data: bytes) -> None:
     assert isinstance(answer, Hello | Wanted | NotTls)
     if isinstance(answer, Wanted):
         assert len(data) < answer.bytes_total <= HELLO_BYTES
+
+
+# --- what versions it offers --------------------------------------------------------------------------
+
+
+def supported_versions(*versions: int) -> bytes:
+    return extension(43, vector(b"".join(version.to_bytes(2, "big") for version in versions), 1))
+
+
+@pytest.mark.parametrize(
+    ("extensions", "names"),
+    [
+        ([supported_versions(0x0304, 0x0303)], ["TLSv1.3", "TLSv1.2"]),
+        ([server_name(b"a.b"), supported_versions(0x0304), alpn(b"h2")], ["TLSv1.3"]),
+        ([supported_versions(0x2A2A, 0x0304, 0x0303, 0x0302, 0x0301)], ["TLSv1.3", "TLSv1.2", "TLSv1.1", "TLSv1"]),
+        ([supported_versions(0x0304, 0x7F1C, 0x0304)], ["TLSv1.3", "0x7f1c"]),
+        ([], ["TLSv1.2"]),
+        ([supported_versions()], []),
+        ([extension(43, b"")], []),
+        ([extension(43, b"\3\3\4\3")], ["TLSv1.3"]),
+        ([supported_versions(*range(0x7F00, 0x7F70))], [f"0x7f{number:02x}" for number in range(8)]),
+    ],
+)
+def test_versions(extensions: list[bytes], names: list[str]) -> None:
+    answer = look(record(client_hello(*extensions)))
+    assert isinstance(answer, Hello)
+    assert version_names(answer.versions) == names
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_versions_of_a_real_client(newest: ssl.TLSVersion) -> None:
+    answer = look(python_hello("a.example", newest=newest))
+    assert isinstance(answer, Hello)
+    names = version_names(answer.versions)
+    assert names[0] == newest.name.replace("_", ".")
+    assert "TLSv1.2" in names
+
+
+def test_of_what_is_malformed_nothing_is_said() -> None:
+    answer = look(record(client_hello(tail=b"\0\5")))
+    assert isinstance(answer, Hello)
+    assert version_names(answer.versions) == []

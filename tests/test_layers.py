@@ -19,7 +19,7 @@ LAYERS = (
     " backends calls wear census stats",
     "worker",
     "named endpoints masters_own reconfigure change respawn workers overdue teller upgrade supervisor life master succession",
-    "check help man completion tree control status cli __main__",
+    "check help man completion tree explain control status cli __main__",
 )
 LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in names.split()}
 PATH_OF = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

@@ -38,14 +38,14 @@ def test_each_ignored_name_has_one_argument_form_and_each_refusal_a_cause() -> N
     forms = [{name for name in ignored.NAMES if ignored.argument(name) == form} for form in ("none", "optional")]
     assert "thunder-lock" in forms[0]
     assert "chmod-socket" in forms[1]
-    assert ignored.argument("harakiri") == "required"
+    assert ignored.argument("cheaper") == "required"
     assert set(ignored.REFUSED) <= ignored.NAMES
     assert all(ignored.REFUSED.values())
 
 
 def test_the_log_line_about_ignored_options_gives_the_reasons() -> None:
-    assert ignored.describe(["emperor", "harakiri", "harakiri"]) == (
-        "options without effect: harakiri (not made yet); emperor (not part of uwsgi-tls)"
+    assert ignored.describe(["emperor", "cheaper", "cheaper"]) == (
+        "options without effect: cheaper (not made yet); emperor (not part of uwsgi-tls)"
     )
 
 

@@ -8,7 +8,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, ObjectIdent
 from OpenSSL import crypto
 from pki import CLIENT, SERVER, Issued, common_name, issue
 
-from uwsgi_tls.refusals import bounded, moment, words
+from uwsgi_tls.refusals import alert, bounded, moment, words
 
 ANY = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
 
@@ -84,3 +84,23 @@ def test_names_are_bounded(tmp_path: Path) -> None:
 )
 def test_moment(asn1: bytes | None, text: str) -> None:
     assert moment(asn1) == text
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        (2, "unknown_ca"),
+        (3, "unknown_ca"),
+        (7, "decrypt_error"),
+        (9, "bad_certificate"),
+        (10, "certificate_expired"),
+        (12, "certificate_expired"),
+        (18, "unknown_ca"),
+        (23, "certificate_revoked"),
+        (26, "unsupported_certificate"),
+        (66, "bad_certificate"),
+    ],
+)
+def test_alerts(code: int, name: str) -> None:
+    """What clients really get: blackbox/test_handshake_log.py."""
+    assert alert(code) == name

@@ -1,10 +1,18 @@
 """status.py: what is made of the answer and of /proc, for people. On real servers: blackbox/test_status.py."""
 
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from uwsgi_tls import status
 from uwsgi_tls.condition import Certificate, Condition, Member
-from uwsgi_tls.status import Answer, seen, span, text
+from uwsgi_tls.control import Master
+from uwsgi_tls.status import Answer, ask, seen, span, text
 from uwsgi_tls.tree import Process
 
 MB = 1 << 20
@@ -90,6 +98,36 @@ def test_what_is_wrong_for_everybody_to_see(
 )
 def test_span(seconds: float, expected: str) -> None:
     assert span(seconds) == expected
+
+
+@pytest.fixture
+def deaf() -> Iterator[Master]:
+    """A process that takes no notice of any signal."""
+    code = "import signal, sys; signal.signal(signal.SIGUSR2, signal.SIG_IGN); print(1, flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        process = os.pidfd_open(child.pid)
+        yield Master(child.pid, os.geteuid(), process)
+        os.close(process)
+
+
+def test_an_answer_to_somebody_else_is_none_for_us(
+    deaf: Master, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status, "ANSWER_SECONDS", 0.1)
+    (tmp_path / "pid.status").write_text(TOLD.to_json())
+    assert ask(deaf, str(tmp_path / "pid")) == Answer(wrong="the master does not answer within 0.1 seconds")
+    later = Condition(**{name: getattr(TOLD, name) for name in TOLD.__slots__} | {"moment": time.monotonic() + 60})
+    (tmp_path / "pid.status").write_text(later.to_json())
+    assert ask(deaf, str(tmp_path / "pid")) == Answer(later)
+    (tmp_path / "pid.status").write_text("half of an ans")
+    assert ask(deaf, str(tmp_path / "pid")).told is None
+
+
+def test_no_file_to_answer_in(deaf: Master, tmp_path: Path) -> None:
+    remark = f"no more is told: {tmp_path}/pid.status: No such file or directory"
+    assert ask(deaf, str(tmp_path / "pid")) == Answer(remark=remark)
 
 
 def test_failure_that_is_mended() -> None:

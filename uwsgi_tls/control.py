@@ -74,9 +74,9 @@ def run(words: Sequence[str]) -> int:
     master = find(options.pidfile)
     process = master.process
     try:
-        before = _generation(master.pid)
+        before = _settled(master, options.pidfile, options.wait) if verb == "upgrade" else 0
         signal.pidfd_send_signal(process, _SIGNALS[verb])
-        if verb == "upgrade" and options.wait > 0:
+        if verb == "upgrade":
             _await_upgrade(master, before, options.pidfile, options.wait)
         if verb == "stop" and not select.select([process], [], [], max(0, options.wait))[0]:
             raise ConfigError("pidfile", options.pidfile, f"its server has not ended within {options.wait} seconds")
@@ -89,6 +89,16 @@ def run(words: Sequence[str]) -> int:
     finally:
         os.close(process)
     return 0
+
+
+def _settled(master: Master, pidfile: str, seconds: int) -> int:
+    """Waits until no start or reload is under way; returns the generation that serves. Raises ConfigError."""
+    end = time.monotonic() + seconds
+    while not (generation := _generation(master.pid)):
+        if time.monotonic() >= end:
+            raise ConfigError("pidfile", pidfile, f"its server has been busy otherwise for {seconds} seconds")
+        time.sleep(_POLL_SECONDS)
+    return generation
 
 
 def _await_upgrade(master: Master, before: int, pidfile: str, seconds: int) -> None:

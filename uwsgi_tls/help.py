@@ -29,6 +29,7 @@ EXIT_STATUSES = (
     ("0", "a clean stop, or nothing wrong found by --check"),
     ("1", "a configuration, an address or a key that cannot be served"),
     ("22", "the application failed to load"),
+    ("75", "no worker could start any more, see respawn-limit"),
 )
 SIGNALS = (
     ("TERM, INT", "stop gracefully, within reload-mercy seconds"),

@@ -50,9 +50,7 @@ class Life:
         """That from the program before ours, whose sockets are `left`. What it was made of is gone, so there is nothing
         to go back to.
         """
-        return Change(
-            self._setup.task, self._setup.watch, lambda: left.release(keep=self._setup.bound), lambda: None
-        )
+        return Change(self._setup.task, self._setup.watch, lambda: left.release(keep=self._setup.bound), lambda: None)
 
     def _describe(self) -> Facts:
         return self._setup.describe()

@@ -107,10 +107,7 @@ class Stream:
         write.
         """
         mode = os.fstat(self.fd).st_mode
-        if stat.S_ISREG(mode):
-            self._is_file = True
-            self._send = self._send_now
-        elif stat.S_ISSOCK(mode):
+        if stat.S_ISSOCK(mode):
             self._socket = sock = socket.socket(fileno=os.dup(self.fd))
             self._send = lambda data: sock.send(data, socket.MSG_DONTWAIT)
         elif stat.S_ISFIFO(mode) or os.isatty(self.fd):
@@ -120,6 +117,9 @@ class Stream:
                 fd = heritage.left(name)
                 self.fd = heritage.keep(name, os.open(f"/proc/self/fd/{self.fd}", flags) if fd is None else fd)
                 self._send = self._send_now
+        else:
+            self._is_file = stat.S_ISREG(mode)
+            self._send = self._send_now
 
     def put(self, text: str, priority: int, fields: Fields) -> None:
         data = text.encode(errors="backslashreplace") + b"\n"  # a format may be no proper UTF-8

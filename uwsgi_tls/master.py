@@ -131,9 +131,7 @@ def open_log(config: Config, own: MastersOwn, setup: Setup) -> None:
         own.pidfile.write()
 
 
-def begin_log(
-    own: MastersOwn, setup: Setup, loggers: Sequence[Target], req_loggers: Sequence[Target]
-) -> None:
+def begin_log(own: MastersOwn, setup: Setup, loggers: Sequence[Target], req_loggers: Sequence[Target]) -> None:
     """From here on lines go to the logs that are open."""
     server_log = logs.begin(loggers)
     own.access_targets = tuple(req_loggers or server_log)

@@ -176,5 +176,5 @@ def _answer(channel: socket.socket, tag: bytes, action: Callable[[], int | None]
             os.close(fd)
     except Exception as error:  # whatever a configuration may hold, files are opened on
         code = getattr(error, "errno", None) or errno.EINVAL
-        text = f"{code} {getattr(error, 'strerror', None) or error}"
+        text = f"{code} {getattr(error, 'strerror', None) or getattr(error, 'cause', None) or error}"
         channel.send((tag + text.encode("utf-8", "replace"))[:REQUEST_BYTES])

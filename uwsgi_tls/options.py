@@ -53,7 +53,6 @@ from uwsgi_tls.https_option import (
     parse_sni2,
     parse_sni_regexp,
 )
-
 from uwsgi_tls.logger_option import LOGGER_SYNTAX, Logger, parse_logger
 
 LISTENING = "Listening"
@@ -325,9 +324,7 @@ class Config:
         0, 0, INT_MAX, PROCESSES, "replace a worker that has answered N requests, or a few more; 0 is any number",
         short="R",
     )  # fmt: skip
-    max_requests_delta: int = _int(
-        0, 0, INT_MAX, PROCESSES, "N times a worker's number is added to its max-requests"
-    )
+    max_requests_delta: int = _int(0, 0, INT_MAX, PROCESSES, "N times a worker's number is added to its max-requests")
     max_worker_lifetime: int = _int(
         0, 0, WAIT_SECONDS_MAX, PROCESSES, "replace a worker that is so old; 0 is any age", metavar="SECONDS"
     )
@@ -376,7 +373,9 @@ class Config:
         "FILE", PROCESSES, "write the master's process id to FILE; FILE.status is for uwsgi-tls status",
         only_at_start=True,
     )  # fmt: skip
-    daemonize: str = _text("LOG", PROCESSES, "run in the background and log to the file LOG", short="d", only_at_start=True)
+    daemonize: str = _text(
+        "LOG", PROCESSES, "run in the background and log to the file LOG", short="d", only_at_start=True
+    )
 
     http_to: tuple[Address, ...] = _list(
         "ADDRESS", backend_address, ROUTING, "pass requests to the uwsgi backend at ADDRESS; several take turns"
@@ -481,7 +480,8 @@ class Config:
     log_reopen: bool = _flag(False, LOGGING, "open the log files again at each reload, too")
     disable_logging: bool = _flag(False, LOGGING, "write no line for each request", short="L")
     log_format: str = _text(
-        "FORMAT", LOGGING, "the line for a request, with uWSGI's %(names)", aliases=("logformat",),
+        "FORMAT", LOGGING, "the line for a request, with uWSGI's %(names), and %(tls_version), %(sni), %(client_dn) and such",
+        aliases=("logformat",),
         default_text="uWSGI's line", keeps_placeholders=True,
     )  # fmt: skip
     log_json: bool = _flag(False, LOGGING, "write every log line as a JSON object", note="not in uWSGI")

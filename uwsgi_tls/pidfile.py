@@ -29,7 +29,8 @@ class Pidfile:
     @classmethod
     def open(cls, path: str, where: str = "", mode: int = MODE) -> Self:
         """Makes the file, or empties it; one that belongs to another user is replaced, if nobody else may change the
-        directory. `mode` is that of a new one. One that the program before us has left stays as it is. Raises ConfigError.
+        directory. `mode` is that of a new one. One that the program before us has left stays as it is. Raises
+        ConfigError.
         """
         place, name = os.path.split(path)
         names = f"directory of {path}", f"file {path}"

@@ -51,7 +51,7 @@ class Source:
     files: list[str] = field(default_factory=list)  # every one that was opened, as it was named
 
     def text(self, path: str) -> str:
-        """A small text file as str; bytes that are not UTF-8 come back through os.fsencode. Raises OSError, ValueError."""
+        """A small text file; bytes that are not UTF-8 come back through os.fsencode. Raises OSError, ValueError."""
         self.files.append(path)
         fd = self.open(path)
         try:

@@ -85,24 +85,32 @@ def make_again(own: MastersOwn, before: Setup) -> Setup:
 
 
 def _read_again(own: MastersOwn, before: Setup) -> Config:
-    """The configuration as it is now, or as it was where nobody may read it. Raises ConfigError."""
-    objection = ""
-    if own.monitor is not None and own.monitor.pid:
-        try:
-            own.monitor.read_again()
-        except OSError as error:
-            objection = error.strerror or str(error)
+    """The configuration as it is now, or as it was where nobody may read it for us. Raises ConfigError."""
+    objection = _monitors_objection(own)
     try:
         config = read(own, before.endpoints.open_file)
     except ConfigError as error:
         if not _is_unreadable(error):
             raise
+        if objection is not None:
+            raise ConfigError(error.option, error.value, objection or error.cause, error.where) from None
         line(f"the configuration stays as it was: {error}")
         return before.config
     refuse_changes(fixed(before.config), config)
     if objection and not _names(config) <= _names(before.config):
         line(f"the monitor reads only what the configuration named before: {objection}")
     return config
+
+
+def _monitors_objection(own: MastersOwn) -> str | None:
+    """Why the monitor has not read the configuration again; "" if it has, None where there is none."""
+    if own.monitor is None or not own.monitor.pid:
+        return None
+    try:
+        own.monitor.read_again()
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
 
 
 def read(own: MastersOwn, open_file: Callable[[str], int]) -> Config:

@@ -28,7 +28,7 @@ DEAD = 1  # and the pid file is there
 STOPPED = 3
 UNKNOWN = 4
 AILING = 150  # it runs, but something is wrong
-ANSWER_SECONDS = 2.0
+ANSWER_SECONDS = 5.0  # a reload with many certificates takes its time
 POLL_SECONDS = 0.01
 ANSWER_BYTES_MAX = 1 << 24
 
@@ -84,6 +84,9 @@ class Answer:
 def ask(master: Master, pidfile: str) -> Answer:
     """Asks the master, and waits for ANSWER_SECONDS at most."""
     file, asked = pidfile + SUFFIX, time.monotonic()
+    itself = tree.process(master.pid)
+    if itself is not None and itself.state in "Tt":
+        return Answer(wrong="the master is stopped, so it does not answer")
     try:
         signal.pidfd_send_signal(master.process, signal.SIGUSR2)
     except PermissionError:

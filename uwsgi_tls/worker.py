@@ -37,7 +37,7 @@ from uwsgi_tls.census import Census
 from uwsgi_tls.crowd import Notice
 from uwsgi_tls.farewell import LINGER_SECONDS
 from uwsgi_tls.logs import line, trace
-from uwsgi_tls.lounge import Lounge
+from uwsgi_tls.lounge import NEVER, Lounge
 from uwsgi_tls.options import Config
 from uwsgi_tls.scoreboard import Slot
 from uwsgi_tls.service import Backend, Endpoint, Limits, Room, Service
@@ -97,8 +97,7 @@ def run(task: Task, seat: Seat) -> int:
     daemon.leave_terminal()
     _title(task, seat, "starting")
     seat.slot.enter("starting", os.getpid())
-    # In C, so that it answers whatever holds the GIL; to the master, which writes it to whatever log there is.
-    faulthandler.register(STACKS_SIGNAL, seat.channel.fileno())
+    _tell_stacks(seat.channel)
     wakeup = _take_signals()
     config = task.config
     disk = Disk(os.path.abspath(config.spool_dir) if config.spool_dir else None, config.spool_limit)
@@ -150,6 +149,7 @@ def run(task: Task, seat: Seat) -> int:
     seat.channel.send(READY)
     status = _Acceptor(task, seat, service, wakeup).run()
     census.tell(service)
+    service.failures.keep_time(NEVER)
     with suppress(Exception):
         atexit._run_exitfuncs()
     return status
@@ -308,6 +308,17 @@ def _take_signals() -> tuple[int, int]:
     signal.signal(signal.SIGUSR1, _reopen_logs)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     return read, write
+
+
+def _tell_stacks(channel: socket.socket) -> None:
+    """Has STACKS_SIGNAL tell the master where all threads are: in C, so that it answers whatever holds the GIL.
+
+    Not in this thread, which would get an alternate stack from faulthandler (sigaltstack(2)), on which all handlers of
+    Python run then: it is too small for as many signals as can come at once.
+    """
+    thread = threading.Thread(target=faulthandler.register, args=(STACKS_SIGNAL, channel.fileno()))
+    thread.start()
+    thread.join()
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:

@@ -10,18 +10,21 @@ import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from . import measure, peers, report
+from . import document, measure, peers, probes, report, targets
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> int:
-    """Runs the benchmark and prints the table; returns 0, 1 where a peer failed, 130 after Ctrl-C."""
+    """Runs the benchmark and prints the table; returns 0, 1 where a peer failed or, with --check, a promise is broken,
+    130 after Ctrl-C.
+    """
     cases = {case.name: case for case in measure.CASES}
+    all_probes = {probe.name: probe for probe in probes.PROBES}
     parser = argparse.ArgumentParser(
         prog="bench",
-        description="CPU time of the server's whole process tree for each operation, ours beside nginx, uWSGI and "
-        "gunicorn doing the same work in the same run, the server on one CPU and the client on another.",
+        description="CPU time of the server's whole process tree for each operation, ours beside nginx, uWSGI, "
+        "gunicorn and granian doing the same work in the same run, the server on one CPU and the client on another.",
     )
     parser.add_argument("--rounds", type=_positive_int, default=5, help="the table has their medians (default: 5)")
     parser.add_argument("--seconds", type=_positive, default=1.0, help="load for each round of a peer (default: 1)")
@@ -34,30 +37,53 @@ def main() -> int:
     )
     parser.add_argument(
         "--case",
-        type=_names(cases),
-        default=list(cases),
+        type=_names([*cases, *all_probes]),
+        default=[*cases, *all_probes],
         metavar="CASE,...",
-        help=f"the cases to run, of {', '.join(cases)}",
+        help=f"what to run, of {', '.join(cases)} and {', '.join(all_probes)}",
     )
+    parser.add_argument("--check", action="store_true", help="exit status 1 where a promise of speed is not kept")
+    parser.add_argument("--write-docs", action="store_true", help="write the run into docs/performance.md")
     parser.add_argument("--json", action="store_true", help="JSON on standard output; the table goes to standard error")
     options = parser.parse_args()
-    chosen = [cases[name] for name in options.case]
+    chosen = [cases[name] for name in options.case if name in cases]
+    names = [name for name in options.only if any(name in case.names for case in chosen)]
+    figures: probes.Figures = {}
     for number in ENDING_SIGNALS:
         signal.signal(number, _interrupted)
     try:
         with tempfile.TemporaryDirectory(prefix="uwsgi-tls-bench-") as directory:
-            results = measure.run(chosen, options.only, options.rounds, options.seconds, Path(directory))
+            where = measure.place(Path(directory))
+            results = measure.run(chosen, names, options.rounds, options.seconds, where)
+            for name in options.case:
+                if name in all_probes:
+                    print(f"bench: {all_probes[name].title}", file=sys.stderr)
+                    figures |= all_probes[name].run(where)
     except peers.PeerError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         return 130
-    print(report.table(chosen, options.only, results), file=sys.stderr if options.json else sys.stdout)
+    verdicts = targets.verdicts(results, figures)
+    out = sys.stderr if options.json else sys.stdout
+    if chosen:
+        print(report.table(chosen, names, results), file=out)
+    for name, value in figures.items():
+        print(f"{name}: {value:.2f}", file=out)
+    print(*(f"{'kept' if verdict.is_met else 'MISSED'}  {verdict}" for verdict in verdicts), sep="\n", file=out)
     if options.json:
-        json.dump(report.as_json(chosen, results, options.rounds, options.seconds), sys.stdout, indent=2)
+        texts = list(map(str, verdicts))
+        json.dump(
+            report.as_json(chosen, results, figures, texts, options.rounds, options.seconds), sys.stdout, indent=2
+        )
         print()
-    return 1 if any(cell.failed for cells in results.values() for cell in cells.values()) else 0
+    if options.write_docs:
+        command = " ".join(["bin/bench", *sys.argv[1:]])
+        document.write(command, chosen, names, results, figures, verdicts)
+    if any(cell.failed for cells in results.values() for cell in cells.values()):
+        return 1
+    return 1 if options.check and not all(verdict.is_met for verdict in verdicts) else 0
 
 
 def _interrupted(number: int, frame: object) -> None:

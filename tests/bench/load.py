@@ -1,20 +1,24 @@
-"""The load client: three kinds of work over TLS to a server on 127.0.0.1, each bounded in time.
+"""The load client: some kinds of work over TLS to a server on 127.0.0.1, each bounded in time.
 
-One process, one thread. Each function keeps several requests in flight, so that a server finds its next one waiting,
-and returns when every request that it began has been answered. Certificates are not verified: the peers all show the
-same throw-away one, and the client's cost is not measured.
+One process, one thread (`handshakes_of_many` has several). Each function keeps several requests in flight, so that a
+server finds its next one waiting, and returns when every request that it began has been answered. Certificates are not
+verified: the peers all show the same throw-away one, and the client's cost is not measured.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import re
 import selectors
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 HANDSHAKES_AT_ONCE = 16
 KEPT_GROUPS = 2
@@ -23,12 +27,22 @@ TURNS_PER_CLOCK_READ = 10
 IO_TIMEOUT_SECONDS = 10.0
 READ_BYTES = 65536
 BULK_READ_BYTES = 262144
+UPLOAD_BYTES = 20_000_000
+UPLOAD_WRITE_BYTES = 1 << 20
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 
 class LoadError(Exception):
     """A server that did not answer as it should; the text says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a server listens, and the certificate and key that a client shows there, if any."""
+
+    port: int
+    credential: tuple[Path, Path] | None = None
 
 
 @dataclass(slots=True)
@@ -38,28 +52,30 @@ class Outcome:
     done: int = 0
     resumed: int = 0
     ciphers: set[str] = field(default_factory=set)
+    seconds: list[float] = field(default_factory=list)  # that each operation took, where it is one
 
 
-def handshakes(port: int, seconds: float, *, resume: bool) -> Outcome:
+def handshakes(target: Target, seconds: float, *, resume: bool, at_once: int = HANDSHAKES_AT_ONCE) -> Outcome:
     """New connections, each with a handshake and one GET that ends it; with `resume`, by the last one's ticket."""
-    context = _client_context()
+    context, port = _client_context(target), target.port
     session = _first_session(context, port) if resume else None
     outcome = Outcome()
     deadline = time.monotonic() + seconds
     # An event loop, so that no connection waits for another: a thread of gunicorn's waits for its client's close.
     with selectors.DefaultSelector() as selector:
-        for _ in range(HANDSHAKES_AT_ONCE):
+        for _ in range(at_once):
             _begin(selector, context, port, session)
         while selector.get_map():
             ready = selector.select(IO_TIMEOUT_SECONDS)
             if not ready:
                 raise LoadError(f"no answer within {IO_TIMEOUT_SECONDS:.0f} s")
             for key, _ in ready:
-                conn, exchange = key.data
+                conn, exchange, begun = key.data
                 if next(exchange, "ended") is None:
                     continue
                 selector.unregister(conn)
                 outcome.done += 1
+                outcome.seconds.append(time.perf_counter() - begun)
                 outcome.resumed += bool(conn.session_reused)
                 outcome.ciphers.add(_cipher(conn))
                 session = conn.session if resume else None
@@ -76,32 +92,29 @@ class Kept:
     it the client is quick enough to keep a server busy, although Python is the slower side.
     """
 
-    def __init__(self, port: int) -> None:
-        context = _client_context()
+    def __init__(self, target: Target) -> None:
+        context = _client_context(target)
         self._get = _request("/", close=False)
         self._groups: list[list[ssl.SSLSocket]] = []
         for _ in range(KEPT_GROUPS):
             self._groups.append([])
             for _ in range(KEPT_PER_GROUP):
-                conn = _connect(context, port, None)
+                conn = _connect(context, target.port, None)
                 self._groups[-1].append(conn)
-                conn.do_handshake()
-                conn.sendall(self._get)  # at once: a server with few threads may spend one on a silent connection
-                _read_response(conn)
+                _greet(conn, self._get)
 
     def gets(self, seconds: float) -> Outcome:
         """One GET on each connection, again and again."""
         outcome = Outcome(ciphers={_cipher(conn) for conn in self._connections()})
-        for group in self._groups:
-            self._send(group)
+        sent = [self._send(group) for group in self._groups]
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for _ in range(TURNS_PER_CLOCK_READ):
-                for group in self._groups:
-                    outcome.done += self._receive(group)
-                    self._send(group)
-        for group in self._groups:
-            outcome.done += self._receive(group)
+                for number, group in enumerate(self._groups):
+                    self._receive(group, sent[number], outcome)
+                    sent[number] = self._send(group)
+        for group, begun in zip(self._groups, sent, strict=True):
+            self._receive(group, begun, outcome)
         return outcome
 
     def close(self) -> None:
@@ -113,19 +126,22 @@ class Kept:
         for group in self._groups:
             yield from group
 
-    def _send(self, group: list[ssl.SSLSocket]) -> None:
+    def _send(self, group: list[ssl.SSLSocket]) -> float:
+        begun = time.perf_counter()
         for conn in group:
             conn.sendall(self._get)
+        return begun
 
-    def _receive(self, group: list[ssl.SSLSocket]) -> int:
+    def _receive(self, group: list[ssl.SSLSocket], begun: float, outcome: Outcome) -> None:
         for conn in group:
             _read_response(conn)
-        return len(group)
+            outcome.seconds.append(time.perf_counter() - begun)
+        outcome.done += len(group)
 
 
-def bulk(port: int, path: str, seconds: float) -> Outcome:
+def bulk(target: Target, path: str, seconds: float) -> Outcome:
     """Whole downloads of `path`, one after the other over one connection; counts body bytes."""
-    with _connect(_client_context(), port, None) as conn:
+    with _connect(_client_context(target), target.port, None) as conn:
         conn.do_handshake()
         outcome = Outcome(ciphers={_cipher(conn)})
         get = _request(path, close=False)
@@ -143,20 +159,64 @@ def bulk(port: int, path: str, seconds: float) -> Outcome:
     return outcome
 
 
-def _client_context() -> ssl.SSLContext:
-    """TLS 1.3 only, suites in the library's own order (AES-256-GCM first), and the ALPN name that curl sends."""
+def upload(target: Target, seconds: float) -> Outcome:
+    """Whole uploads of UPLOAD_BYTES, one after the other over one connection; counts body bytes."""
+    with _connect(_client_context(target), target.port, None) as conn:
+        conn.do_handshake()
+        outcome = Outcome(ciphers={_cipher(conn)})
+        block = bytes(UPLOAD_WRITE_BYTES)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            conn.sendall(_request("/", close=False, fields={"Content-Length": str(UPLOAD_BYTES)}, method="POST"))
+            for sent in range(0, UPLOAD_BYTES, len(block)):
+                conn.sendall(block[: UPLOAD_BYTES - sent])
+            _read_response(conn)
+            outcome.done += UPLOAD_BYTES
+    return outcome
+
+
+def idle(target: Target, count: int) -> list[ssl.SSLSocket]:
+    """So many connections that have had one answer and are silent since. The caller closes them."""
+    context = _client_context(target)
+    kept = []
+    for _ in range(count):
+        conn = _connect(context, target.port, None)
+        kept.append(conn)
+        _greet(conn, _request("/", close=False))
+    return kept
+
+
+def handshakes_of_many(target: Target, seconds: float, clients: int, cpus: Collection[int]) -> int:
+    """`handshakes` from several processes at once, on these CPUs; returns how many there were."""
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(clients, fork, os.sched_setaffinity, (0, cpus)) as pool:
+        running = [pool.submit(handshakes, target, seconds, resume=False) for _ in range(clients)]
+        return sum(each.result().done for each in running)
+
+
+def _greet(conn: ssl.SSLSocket, get: bytes) -> None:
+    conn.do_handshake()
+    conn.sendall(get)  # at once: a server with few threads may spend one on a silent connection
+    _read_response(conn)
+
+
+def _client_context(target: Target) -> ssl.SSLContext:
+    """TLS 1.3 only, the suite of openssl.cnf, and the ALPN name that curl sends."""
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if target.credential is not None:
+        context.load_cert_chain(*target.credential)
     context.set_alpn_protocols(["http/1.1"])
     return context
 
 
-def _request(path: str, *, close: bool) -> bytes:
-    """The bytes of a GET with the fields that curl sends."""
-    end = "Connection: close\r\n\r\n" if close else "\r\n"
-    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n{end}".encode()
+def _request(path: str, *, close: bool, fields: Mapping[str, str] | None = None, method: str = "GET") -> bytes:
+    """The bytes of a request with the fields that curl sends, and some more."""
+    end = "".join(f"{name}: {value}\r\n" for name, value in (fields or {}).items())
+    end += "Connection: close\r\n\r\n" if close else "\r\n"
+    return f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: bench/1.0\r\nAccept: */*\r\n{end}".encode()
 
 
 def _connect(context: ssl.SSLContext, port: int, session: ssl.SSLSession | None) -> ssl.SSLSocket:
@@ -182,9 +242,10 @@ def _first_session(context: ssl.SSLContext, port: int) -> ssl.SSLSession | None:
 def _begin(
     selector: selectors.BaseSelector, context: ssl.SSLContext, port: int, session: ssl.SSLSession | None
 ) -> None:
+    begun = time.perf_counter()
     conn = _connect(context, port, session)
     conn.setblocking(False)
-    selector.register(conn, selectors.EVENT_READ, (conn, _exchange(conn)))
+    selector.register(conn, selectors.EVENT_READ, (conn, _exchange(conn), begun))
 
 
 def _exchange(conn: ssl.SSLSocket) -> Iterator[None]:

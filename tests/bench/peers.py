@@ -1,8 +1,8 @@
 """The servers that are measured, and the uWSGI backend behind the proxies: their command lines, start and stop.
 
 Each runs one worker from a temporary directory on its own 127.0.0.1 port, with access logging off, the same
-certificate and the same application (nginx: the same bytes from a file). Each is its own process group, which is
-what `Server.stop` ends; nothing is looked up by name.
+certificate and the same application (nginx: the same bytes from a file). All else is as each has it by default. Each is
+its own process group, which is what `Server.stop` ends; nothing is looked up by name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from .app import HELLO
 
 APPLICATION = Path(__file__).with_name("app.py")
 BULK_BYTES = 100_000_000
-APP_THREADS = 4  # of ours and of gunicorn; uWSGI and nginx have one thread a process
+APP_THREADS = 4  # of ours, gunicorn and granian; uWSGI and nginx have one thread a process
 START_SECONDS = 10.0
 STOP_SECONDS = 5.0
 POLL_SECONDS = 0.02
@@ -34,15 +34,31 @@ class PeerError(Exception):
     """A server that is not installed or does not start; the text is for the user."""
 
 
+Credential = tuple[Path, Path]  # certificate and key
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The files that the servers share: certificate and key (RSA-2048), document root and the backend's socket."""
+    """The files that the servers share: certificates, document root and the backend's socket."""
 
     directory: Path
-    certificate: Path
-    key: Path
+    rsa: Credential  # RSA-2048
+    p256: Credential
+    client: Credential  # RSA-2048, of client_ca
+    client_ca: Path
     documents: Path
     backend: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """How a server is to be started; the usual thing is one worker with an application and an RSA certificate."""
+
+    proxy: bool = False  # to the backend, instead of an application of its own
+    p256: bool = False
+    asks_clients: bool = False  # for a certificate, and lets nobody in without one
+    workers: int = 1
+    keeps: bool = False  # connections stay open however long they are silent
 
 
 def make_site(directory: Path) -> Site:
@@ -54,10 +70,30 @@ def make_site(directory: Path) -> Site:
         block = os.urandom(1_000_000)
         for _ in range(BULK_BYTES // len(block)):
             file.write(block)
-    site = Site(directory, directory / "bench.crt", directory / "bench.key", documents, directory / "backend.sock")
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    subprocess.run([*command, "-keyout", site.key, "-out", site.certificate], check=True, capture_output=True)
-    return site
+    authority = _credential(directory, "ca", "rsa:2048")
+    return Site(
+        directory,
+        rsa=_credential(directory, "rsa", "rsa:2048"),
+        p256=_credential(directory, "p256", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+        client=_credential(directory, "client", "rsa:2048", "-CA", str(authority[0]), "-CAkey", str(authority[1])),
+        client_ca=authority[0],
+        documents=documents,
+        backend=directory / "backend.sock",
+    )
+
+
+def _credential(directory: Path, name: str, kind: str, *more: str) -> Credential:
+    certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
+    command = ["openssl", "req", "-x509", "-newkey", kind, *more, "-nodes", "-days", "2", "-subj", f"/CN={name}"]
+    subprocess.run(
+        [*command, "-keyout", key, "-out", certificate], check=True, capture_output=True, env=_environment()
+    )
+    return certificate, key
+
+
+def _environment() -> dict[str, str]:
+    """Without what bin/bench has set for the client alone."""
+    return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "OPENSSL_CONF")}
 
 
 def _installed(name: str) -> str:
@@ -69,25 +105,41 @@ def _installed(name: str) -> str:
     return found
 
 
-def _ours(site: Site, port: int, proxy: bool) -> list[str]:
-    command = [sys.executable, "-P", "-m", "uwsgi_tls", "--https", f"127.0.0.1:{port},{site.certificate},{site.key}"]
-    command += ["--processes", "1", "--disable-logging"]
-    if proxy:
+def _own(site: Site, job: Job) -> Credential:
+    return site.p256 if job.p256 else site.rsa
+
+
+def _ours(site: Site, port: int, job: Job) -> list[str]:
+    return [*_ours_logging(site, port, job), "--disable-logging"]
+
+
+def _ours_logging(site: Site, port: int, job: Job) -> list[str]:
+    """With uWSGI's line for each request, in a file."""
+    certificate, key = _own(site, job)
+    ca = f",,!{site.client_ca}" if job.asks_clients else ""
+    command = [sys.executable, "-P", "-m", "uwsgi_tls", "--https", f"127.0.0.1:{port},{certificate},{key}{ca}"]
+    command += ["--processes", str(job.workers)]
+    if job.keeps:
+        command += ["--http-keepalive=600"]
+    if job.proxy:
         return [*command, "--threads", "1", "--http-to", str(site.backend)]
     return [*command, "--threads", str(APP_THREADS), "--wsgi-file", str(APPLICATION)]
 
 
 _NGINX = """\
 daemon off;
-worker_processes 1;
+worker_processes {workers};
+worker_rlimit_nofile 20000;
 {user}
 pid {directory}/nginx-{port}.pid;
 error_log stderr crit;
-events {{ worker_connections 1024; }}
+events {{ worker_connections 16384; }}
 http {{
     access_log off;
     sendfile on;
     keepalive_requests 1000000000;
+    keepalive_timeout 600s;
+    client_max_body_size 0;
     client_body_temp_path {directory}/body;
     proxy_temp_path {directory}/proxy;
     fastcgi_temp_path {directory}/fastcgi;
@@ -98,63 +150,79 @@ http {{
         listen 127.0.0.1:{port} ssl;
         ssl_certificate {certificate};
         ssl_certificate_key {key};
+        {clients}
         location / {{ {location} }}
     }}
 }}
 """
 _NGINX_PROXY = "include /etc/nginx/uwsgi_params; uwsgi_pass unix:{backend};"
+_NGINX_CLIENTS = "ssl_client_certificate {ca}; ssl_verify_client on;"
 
 
-def _nginx(site: Site, port: int, proxy: bool) -> list[str]:
+def _nginx(site: Site, port: int, job: Job) -> list[str]:
     program = _installed("nginx")
-    location = _NGINX_PROXY.format(backend=site.backend) if proxy else f"root {site.documents};"
-    user = "user root;" if os.geteuid() == 0 else ""  # the temporary directory is closed to others
+    certificate, key = _own(site, job)
     text = _NGINX.format(
-        user=user, directory=site.directory, port=port, certificate=site.certificate, key=site.key, location=location
+        workers=job.workers,
+        user="user root;" if os.geteuid() == 0 else "",  # the temporary directory is closed to others
+        directory=site.directory,
+        port=port,
+        certificate=certificate,
+        key=key,
+        clients=_NGINX_CLIENTS.format(ca=site.client_ca) if job.asks_clients else "",
+        location=_NGINX_PROXY.format(backend=site.backend) if job.proxy else f"root {site.documents};",
     )
     config = site.directory / f"nginx-{port}.conf"
     config.write_text(text)
     return [program, "-p", str(site.directory), "-e", "stderr", "-c", str(config)]
 
 
-def _uwsgi(site: Site, port: int, proxy: bool) -> list[str]:
+def _uwsgi(site: Site, port: int, job: Job) -> list[str]:
+    certificate, key = _own(site, job)
     command = [_installed("uwsgi"), "--master", "--die-on-term", "--disable-logging", "--http-keepalive"]
-    command += ["--https", f"127.0.0.1:{port},{site.certificate},{site.key}"]
-    if proxy:
+    command += ["--https", f"127.0.0.1:{port},{certificate},{key}"]
+    if job.proxy:
         return [*command, "--http-to", str(site.backend)]
     return [*command, "--processes", "1", "--wsgi-file", str(APPLICATION)]
 
 
-def _gunicorn(site: Site, port: int, proxy: bool) -> list[str]:
-    if proxy:
-        raise PeerError("gunicorn is no proxy")
+def _gunicorn(site: Site, port: int, job: Job) -> list[str]:
+    certificate, key = _own(site, job)
     command = [_installed("gunicorn"), "--bind", f"127.0.0.1:{port}", "--workers", "1", "--worker-class", "gthread"]
     command += ["--threads", str(APP_THREADS), "--keep-alive", "60", "--log-level", "error"]
-    command += ["--certfile", str(site.certificate), "--keyfile", str(site.key)]
+    command += ["--certfile", str(certificate), "--keyfile", str(key)]
     return [*command, "--chdir", str(APPLICATION.parent), "app:application"]
 
 
-PEERS: dict[str, Callable[[Site, int, bool], list[str]]] = {
+def _granian(site: Site, port: int, job: Job) -> list[str]:
+    certificate, key = _own(site, job)
+    command = [_installed("granian"), "--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--http", "1", "--no-ws", "--log-level", "error", "--blocking-threads", str(APP_THREADS)]
+    command += ["--ssl-certificate", str(certificate), "--ssl-keyfile", str(key)]
+    return [*command, "--working-dir", str(APPLICATION.parent), "app:application"]
+
+
+PEERS: dict[str, Callable[[Site, int, Job], list[str]]] = {
     "ours": _ours,
+    "ours-log": _ours_logging,
     "nginx": _nginx,
     "uwsgi": _uwsgi,
     "gunicorn": _gunicorn,
+    "granian": _granian,
 }
-PROXIES = ("ours", "nginx", "uwsgi")
 
 
 class Server:
     """A running server: `pid` is the root of its process tree, `port` where it listens (0: the backend)."""
 
-    def __init__(self, name: str, command: list[str], site: Site, port: int, cpu: int) -> None:
-        """Starts `command` pinned to `cpu` and returns once it accepts connections; raises PeerError."""
+    def __init__(self, name: str, command: list[str], site: Site, port: int, cpus: Collection[int]) -> None:
+        """Starts `command` pinned to `cpus` and returns once it accepts connections; raises PeerError."""
         self.name = name
         self.port = port
         self._log = site.directory / f"{name}-{port}.log"
-        environment = {**os.environ, "BENCH_BULK_FILE": str(site.documents / "bulk")}
-        environment.pop("PYTHONPATH", None)  # bin/bench's, for the benchmark alone
+        environment = {**_environment(), "BENCH_BULK_FILE": str(site.documents / "bulk")}
         mine = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, {cpu})  # inherited by the child; no code has to run between fork and exec
+        os.sched_setaffinity(0, cpus)  # inherited by the child; no code has to run between fork and exec
         try:
             with self._log.open("wb") as log:
                 self._process = subprocess.Popen(
@@ -206,17 +274,17 @@ class Server:
             return probe.connect_ex(str(site.backend)) == 0
 
 
-def start(name: str, site: Site, *, proxy: bool, cpu: int) -> Server:
-    """Starts the named peer as an application server, or as a proxy to the backend."""
+def start(name: str, site: Site, job: Job, cpus: Collection[int]) -> Server:
+    """Starts the named peer for a job."""
     port = _free_port()
-    return Server(name, PEERS[name](site, port, proxy), site, port, cpu)
+    return Server(name, PEERS[name](site, port, job), site, port, cpus)
 
 
-def start_backend(site: Site, cpu: int) -> Server:
+def start_backend(site: Site, cpus: Collection[int]) -> Server:
     """The real uWSGI that the proxies pass requests to; its CPU time is not counted."""
     command = [_installed("uwsgi"), "--master", "--die-on-term", "--disable-logging", "--processes", "1"]
     command += ["--socket", str(site.backend), "--wsgi-file", str(APPLICATION)]
-    return Server("backend", command, site, 0, cpu)
+    return Server("backend", command, site, 0, cpus)
 
 
 def _free_port() -> int:

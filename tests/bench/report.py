@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .measure import Case, Cell, Results
+from .probes import Figures
 
 RATIOS = (("ours", "nginx"), ("ours", "uwsgi"))
+MB = 1_000_000
 
 
 def median_us(cell: Cell | None) -> float | None:
@@ -28,24 +30,37 @@ def ratio(cells: dict[str, Cell], one: str, other: str) -> float | None:
     return first / second if first is not None and second is not None else None
 
 
-def table(cases: Sequence[Case], names: Sequence[str], results: Results) -> str:
-    """Two lines a case: CPU microseconds an operation (median, half the spread of the rounds), operations a second."""
-    rows = [["server CPU, us an operation", *names, *(f"{one}/{other}" for one, other in RATIOS)]]
+def rows(cases: Sequence[Case], names: Sequence[str], results: Results) -> list[list[str]]:
+    """A head, and some rows a case: CPU microseconds an operation (median, half the spread of the rounds), and beside
+    it operations a second, what the client waited, and the memory of all processes.
+    """
+    found = [["server CPU, us an operation", *names, *(f"{one}/{other}" for one, other in RATIOS)]]
     for case in cases:
-        cells = results[case.name]
-        ratios = [ratio(cells, *pair) for pair in RATIOS]
-        rows.append([case.title, *(_cpu(cells.get(name)) for name in names), *(_two(value) for value in ratios)])
-        rows.append(["  a second", *(_rate(cells.get(name)) for name in names), *("" for _ in RATIOS)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(_pad(text, widths[index], index) for index, text in enumerate(row)).rstrip() for row in rows]
+        cells = [results[case.name].get(name) for name in names]
+        ratios = [ratio(results[case.name], *pair) for pair in RATIOS]
+        found.append([case.title, *map(_cpu, cells), *map(_two, ratios)])
+        for title, text in (("a second", _rate), ("p50 / p99 ms", _waits), ("MB", _memory)):
+            texts = [text(cell) for cell in cells]
+            if any(texts):
+                found.append([f"  {title}", *texts, *("" for _ in RATIOS)])
+    return found
+
+
+def table(cases: Sequence[Case], names: Sequence[str], results: Results) -> str:
+    """The rows in columns, and below them what a reader must know before comparing."""
+    texts = rows(cases, names, results)
+    widths = [max(len(row[column]) for row in texts) for column in range(len(texts[0]))]
+    lines = ["  ".join(_pad(text, widths[index], index) for index, text in enumerate(row)).rstrip() for row in texts]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join([*lines, *_notes(cases, results)])
+    return "\n".join([*lines, "", *notes(cases, results)])
 
 
-def as_json(cases: Sequence[Case], results: Results, rounds: int, seconds: float) -> dict[str, Any]:
+def as_json(
+    cases: Sequence[Case], results: Results, figures: Figures, verdicts: Sequence[str], rounds: int, seconds: float
+) -> dict[str, Any]:
     """The same figures with every round, and what they were measured on."""
     return {
-        "machine": {"cpu": _cpu_model(), "cpus": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()},
+        "machine": {"cpu": cpu_model(), "cpus": os.cpu_count(), "kernel": platform.release(), "load": os.getloadavg()},
         "python": platform.python_version(),
         "client": ssl.OPENSSL_VERSION,
         "rounds": rounds,
@@ -59,6 +74,8 @@ def as_json(cases: Sequence[Case], results: Results, rounds: int, seconds: float
             }
             for case in cases
         ],
+        "figures": figures,
+        "targets": list(verdicts),
     }
 
 
@@ -67,14 +84,17 @@ def _cell_json(cell: Cell) -> dict[str, Any]:
         "failed": cell.failed or None,
         "cpu_us": median_us(cell),
         "cpu_us_rounds": [round(sample.cpu_us, 2) for sample in cell.samples],
-        "per_second": _median_rate(cell),
+        "per_second": _median(cell, "per_second"),
         "resumed": round(min((sample.resumed for sample in cell.samples), default=0.0), 4),
+        "p50_us": _median(cell, "p50_us"),
+        "p99_us": _median(cell, "p99_us"),
+        "resident_bytes": cell.resident_bytes,
         "ciphers": sorted(cell.ciphers),
     }
 
 
-def _median_rate(cell: Cell) -> float | None:
-    return statistics.median(sample.per_second for sample in cell.samples) if cell.samples else None
+def _median(cell: Cell, what: str) -> float | None:
+    return statistics.median(getattr(sample, what) for sample in cell.samples) if cell.samples else None
 
 
 def _cpu(cell: Cell | None) -> str:
@@ -87,8 +107,18 @@ def _cpu(cell: Cell | None) -> str:
 
 
 def _rate(cell: Cell | None) -> str:
-    value = _median_rate(cell) if cell is not None and not cell.failed else None
+    value = _median(cell, "per_second") if cell is not None and not cell.failed else None
     return "" if value is None else f"{value:,.0f}"
+
+
+def _waits(cell: Cell | None) -> str:
+    if cell is None or cell.failed or not (half := _median(cell, "p50_us")):
+        return ""
+    return f"{half / 1000:.1f} / {(_median(cell, 'p99_us') or 0) / 1000:.1f}"
+
+
+def _memory(cell: Cell | None) -> str:
+    return "" if cell is None or cell.failed or not cell.resident_bytes else f"{cell.resident_bytes / MB:.0f}"
 
 
 def _two(value: float | None) -> str:
@@ -99,25 +129,25 @@ def _pad(text: str, width: int, column: int) -> str:
     return text.ljust(width) if column == 0 else text.rjust(width)
 
 
-def _notes(cases: Sequence[Case], results: Results) -> list[str]:
+def notes(cases: Sequence[Case], results: Results) -> list[str]:
     """What a reader must know before comparing: peers that did not resume, or chose another cipher, or failed."""
-    notes = []
+    found = []
     ciphers = set().union(*(cell.ciphers for cells in results.values() for cell in cells.values()))
     if len(ciphers) == 1:
-        notes.append(f"all: {ciphers.pop()}")
+        found.append(f"all: {ciphers.pop()}")
     for case in cases:
         for name, cell in results[case.name].items():
             label = f"{case.title}: {name}"
             if cell.failed:
-                notes.append(f"{label} failed: {cell.failed}")
+                found.append(f"{label} failed: {cell.failed}")
             elif case.name == "resumed" and (part := min(sample.resumed for sample in cell.samples)) < 1:
-                notes.append(f"{label} resumed {part:.0%} of its connections")
+                found.append(f"{label} resumed {part:.0%} of its connections")
             if len(ciphers) > 1:
-                notes.append(f"{label}: {', '.join(sorted(cell.ciphers))}")
-    return ["", *notes]
+                found.append(f"{label}: {', '.join(sorted(cell.ciphers))}")
+    return found
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()

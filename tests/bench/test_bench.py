@@ -59,7 +59,7 @@ def test_table_and_json_give_medians_and_their_ratio() -> None:
     results = {case.name: {"ours": _cell(60, 90, 61), "nginx": _cell(50, 50, 50), "uwsgi": Cell(failed="it fell")}}
     row = report.table([case], ["ours", "nginx", "uwsgi", "gunicorn"], results).splitlines()[2]
     assert row.removeprefix(case.title).split() == ["61.0", "±25%", "50.0", "±0%", "failed", "-", "1.22", "-"]
-    cases = report.as_json([case], results, 3, 1.0)["cases"]
+    cases = report.as_json([case], results, {}, [], 3, 1.0)["cases"]
     assert cases[0]["ratios"] == {"ours/nginx": 1.22, "ours/uwsgi": None}
     assert cases[0]["peers"]["uwsgi"]["failed"] == "it fell"
 

@@ -10,10 +10,12 @@ import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from pki import Issued, pki
 
+from .raw_client import serving
 from .server import Daemon, loopback, open_directory, uwsgi_tls
 
 SECONDS = 10.0
@@ -226,3 +228,14 @@ def test_a_flood_is_a_few_lines(place: Place) -> None:
     assert time.monotonic() - began < 50, "all in one period"
     lines = [line for line in place.daemon.lines if "what was sent is not TLS" in line]
     assert 0 < len(lines) <= 3 + 4, "perhaps two periods"
+
+
+def test_a_worker_that_ends_says_what_it_has_left_out(tmp_path: Path) -> None:
+    with serving(tmp_path) as site:
+        for _ in range(10):
+            with socket.create_connection(site.address, SECONDS) as sock, contextlib.suppress(ConnectionResetError):
+                sock.sendall(b"SSH-2.0-x\r\n")
+                assert sock.recv(1) == b""
+    lines = [line for line in site.daemon.lines if "what was sent is not TLS" in line]
+    assert len(lines) == 4
+    assert lines[-1].endswith("): 7 more like this in the last 60 s")

@@ -35,6 +35,7 @@ from .server import (
 pytestmark = pytest.mark.skipif(not is_root, reason="there is nothing to drop without root")
 
 USER = "www-data"
+ONLY_PROCESSES = "hidepid=invisible,subset=pid"  # mount options of proc(5)
 
 
 # What is held
@@ -281,6 +282,15 @@ def test_modes_of_files(
         assert {name: (place / name).stat().st_mode & 0o777 for name in modes} == modes
 
 
+def test_with_nothing_but_processes_in_proc(self_signed: SeedPki) -> None:
+    """As under ProtectProc=invisible and ProcSubset=pid in a unit, systemd.exec(5): there is no /proc/sys."""
+    words = command("--https", f"{loopback()}:443,foobar.crt,foobar.key", "--uid", USER)
+    script = f'mount -t proc -o {ONLY_PROCESSES} proc /proc; [ ! -e /proc/sys ]; exec "$@"'
+    with Daemon(["unshare", "--mount", "sh", "-ec", script, "sh", *words], cwd=self_signed.directory) as server:
+        (worker,) = server.wait_for_workers(1)
+        assert worker.status()["CapBnd"] == "0" * 16
+
+
 # chroot
 
 
@@ -290,7 +300,11 @@ def in_a_chroot(root: Path, *options: str, cwd: Path, proc: bool = True) -> Daem
         (root / name).mkdir(exist_ok=True)
     (root / "dev" / "null").touch()
     (root / "tmp").chmod(0o1777)
-    script = 'mount --bind /dev/null "$0/dev/null"; ' + ('mount -t proc proc "$0/proc"; ' if proc else "") + 'exec "$@"'
+    script = (
+        'mount --bind /dev/null "$0/dev/null"; '
+        + (f'mount -t proc -o {ONLY_PROCESSES} proc "$0/proc"; ' if proc else "")
+        + 'exec "$@"'
+    )
     words = command("--chroot", root, "--uid", USER, *options)
     return Daemon(["unshare", "--mount", "sh", "-ec", script, str(root), *words], cwd=cwd)
 
@@ -313,9 +327,12 @@ def test_a_new_root_directory(self_signed: SeedPki, public_directory: Path, root
     root.mkdir(mode=0o755)
     (root / "app.py").write_text(TRIES)
     options = ["--https", f"{host}:443,foobar.crt,foobar.key", "--wsgi-file", "/app.py", "--logto", "log"]
+    options += ["--stats", f"{host}:9191"]
     with in_a_chroot(root, *options, "--pidfile", f"{public_directory}/pid", cwd=roots_own) as server:
         (worker,) = server.wait_for_workers(1)
         (monitor,) = server.wait_for_titles("uwsgi-tls monitor", 1)
+        (stats,) = server.wait_for_titles("uwsgi-tls stats", 1)
+        assert os.readlink(f"/proc/{stats.pid}/root") == str(root)
         assert os.readlink(f"/proc/{worker.pid}/root") == os.readlink(f"/proc/{server.pid}/root") == str(root)
         assert os.readlink(f"/proc/{monitor.pid}/root") == "/"
         assert os.readlink(f"/proc/{worker.pid}/cwd") == os.readlink(f"/proc/{server.pid}/cwd") == str(root)

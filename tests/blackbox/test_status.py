@@ -143,7 +143,7 @@ def test_a_master_that_is_stopped(shared: Site) -> None:
     """Nobody answers, and yet all is told that can be seen."""
     stop(shared.daemon.pid)
     try:
-        shared.status_is(AILING, "the master does not answer within 2 seconds", "(master) is stopped", ", serving")
+        shared.status_is(AILING, "the master is stopped, so it does not answer", "(master) is stopped", ", serving")
     finally:
         os.kill(shared.daemon.pid, signal.SIGCONT)
     shared.status_is(RUNS)

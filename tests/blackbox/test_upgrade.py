@@ -218,7 +218,7 @@ def test_a_key_that_nobody_may_read_is_refused(programs: Programs, own: Path) ->
 
 def test_during_a_reload_it_waits(programs: Programs, own: Path) -> None:
     host = loopback()
-    with serving(programs, *listening(own, host)) as (daemon, pidfile):
+    with serving(programs, *listening(own, host)) as (daemon, _):
         (programs.directory / "app.py").write_text("import time\ntime.sleep(0.5)\n" + APPLICATION)
         programs.install("2.0")
         os.kill(daemon.pid, signal.SIGHUP)
@@ -278,7 +278,7 @@ def run(heir, words):
 def test_kill_of_the_master_leaves_nothing(programs: Programs, own: Path, moment: str) -> None:
     """On the way a worker has no other parent than the process that changes its program, and dies with it."""
     host = loopback()
-    with serving(programs, *listening(own, host), "--processes", "2") as (daemon, pidfile):
+    with serving(programs, *listening(own, host), "--processes", "2") as (daemon, _):
         workers = daemon.wait_for_workers(2)
         programs.install("2.0", succession=ONLY_ON_TRIAL if moment.startswith("between") else SLOW)
         os.kill(workers[0].pid, signal.SIGSTOP)  # it cannot notice anything itself

@@ -59,11 +59,15 @@ request_under() { # COUNT COMMAND...: runs COMMAND while COUNT requests are made
     cat /tmp/lost
 }
 
-newer() { # a package of a later version
+newer() { # VERSION: the package as /tmp/newer.deb, of a later version
+    rm -rf /tmp/newer
     dpkg-deb -R /mnt/uwsgi-tls_*.deb /tmp/newer
-    sed -i "s/^Version:.*/Version: 9.0-1/" /tmp/newer/DEBIAN/control
-    sed -i 's/^__version__ = .*/__version__ = "9.0"/' /tmp/newer/usr/lib/python3/dist-packages/uwsgi_tls/__init__.py
-    dpkg-deb -b /tmp/newer /tmp/newer.deb >/dev/null
+    sed -i "s/^Version:.*/Version: $1-1/" /tmp/newer/DEBIAN/control
+    code=/tmp/newer/usr/lib/python3/dist-packages/uwsgi_tls
+    sed -i "s/^__version__ = .*/__version__ = \"$1\"/" $code/__init__.py
+    # What a version understands of what an earlier one leaves to it.
+    [ "$1" = 9.0 ] || sed -i "s/^FORMAT = 1/FORMAT = 999/" $code/heritage.py
+    dpkg-deb -Znone -b /tmp/newer /tmp/newer.deb >/dev/null
 }
 
 with_certificate() { # prints the page that Debian's uWSGI makes

@@ -22,6 +22,7 @@ RELOAD_SECONDS = 20.0
 KILL_SECONDS = 7.0
 MEASURE_SECONDS = 5.0
 LOOK_SECONDS = 1.0
+ZOMBIE_SECONDS = 2.5
 WORD_SECONDS = 60.0
 WARM_UP_SECONDS = 60.0  # or a third of the time
 QUIET_SECONDS = 20.0  # until the last connection has been forgotten
@@ -40,7 +41,7 @@ class Soak:
         self._victims = Victims()
         self._chance = random.Random(seed)
         self._seed = seed
-        self._dead: set[int] = set()  # that were not buried when last looked at
+        self._dead: dict[int, float] = {}  # pids of those that were not buried when last looked at, and since when
 
     def run(self, seconds: float) -> None:
         for server in self.servers:
@@ -87,7 +88,8 @@ class Soak:
             when, turn, period, act = heapq.heappop(timetable)
             time.sleep(max(0.0, when - time.monotonic()))
             self._guarded(act)
-            heapq.heappush(timetable, (when + period, turn, period, act))
+            # What comes too late is not made up for: two looks at once would see what is passing for what stays.
+            heapq.heappush(timetable, (max(when + period, time.monotonic()), turn, period, act))
 
     def _guarded(self, act: Callable[[], None]) -> None:
         try:
@@ -103,10 +105,12 @@ class Soak:
         server.kill(self._chance, self._victims)
 
     def _look_for_zombies(self) -> None:
-        """One that has just ended may be seen once; twice is too late."""
+        """One that has just ended may be seen; its parent may be busy for a moment."""
+        now = time.monotonic()
         dead = gauge.zombies({process.pid for server in self.servers for process in server.daemon.tree()})
-        self.faults += [f"process {pid} has ended and was not buried" for pid in dead & self._dead]
-        self._dead = dead
+        self._dead = {pid: self._dead.get(pid, now) for pid in dead}
+        for pid in [pid for pid, since in self._dead.items() if now - since > ZOMBIE_SECONDS]:
+            self.faults.append(f"process {pid} ended {now - self._dead[pid]:.1f} seconds ago and is not buried")
 
     def _say(self, elapsed: float) -> None:
         done, failed = sum(self.ledger.done.values()), sum(self.ledger.failed.values())

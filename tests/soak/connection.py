@@ -105,6 +105,12 @@ class Connection:
                 _pause(request.pause)
         fields = self.read_head(200)
         self.stays = fields.get("connection", "") != "close"
+        body = self._body(fields, request)
+        if self._left:
+            raise WrongError(f"more than an answer: {self._left[:80]!r}")
+        return body
+
+    def _body(self, fields: dict[str, str], request: Request) -> bytes:
         if "content-length" in fields:
             return self._take(int(fields["content-length"]), request)
         if fields.get("transfer-encoding") != "chunked":

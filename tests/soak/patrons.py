@@ -118,7 +118,8 @@ class Patron(threading.Thread):
 
         def exchange(connection: Connection) -> bytes:
             body = connection.exchange(request)
-            self.session = connection.session
+            if self.kind == "resumed" and not connection.resumed:
+                self.session = connection.session  # seldom, as each look at it costs 7 KB for good (CPython 3.11)
             if keep and connection.stays and connection.asked < KEPT_REQUESTS:
                 self._kept = connection
             return body
@@ -138,7 +139,7 @@ class Patron(threading.Thread):
         try:
             if fresh:
                 ledger.count(ledger.connections, self.kind)
-                connection.shake_hands(self.context, self.session if self.kind == "resumed" else None)
+                connection.shake_hands(self.context, self.session)
                 if connection.resumed:
                     ledger.count(ledger.resumed, self.kind)
             result = act(connection)

@@ -121,9 +121,10 @@ def test_only_the_victims_of_a_killed_worker_ask_again(killed: bool) -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell", CutError),
         (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", WrongError),
         (b"HTTP/1.1 200 OK\r\n\r\nhello", WrongError),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello!", WrongError),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello!\r\n0\r\n\r\n", WrongError),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", CutError),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", None),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello!", WrongError),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", None),
     ],
 )
