@@ -587,3 +587,66 @@ def test_release_may_be_called_twice() -> None:
     bound.release()
     bound.release()
     assert bound.shared[0].socket.fileno() == -1
+
+
+# Before a reload, and for another program
+
+
+def test_what_is_bound_already_stays_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    before = bind_all(config(("127.0.0.1:0",), ("=0", "127.0.0.1:0", "127.0.0.1:0", str(path))), print)
+    lines: list[str] = []
+    after = bind_all(config(("127.0.0.1:0",), ("=0", str(path), "127.0.0.1:0")), lines.append, before=before)
+    assert after.shared[0].socket is before.shared[0].socket
+    assert [each.socket for each in after.https] == [
+        before.https[0].socket,
+        before.https[3].socket,
+        before.https[1].socket,
+    ]
+    assert lines == []
+    before.release(keep=after)
+    assert [sock.fileno() >= 0 for sock in (each.socket for each in before.https)] == [True, True, False, True]
+    assert path.exists()
+    after.release()
+    assert not path.exists()
+    assert all(each.socket.fileno() == -1 for each in after.https)
+
+
+def test_what_has_come_goes_again(tmp_path: Path) -> None:
+    """And with it its file, as when one of them cannot be bound."""
+    old, new = tmp_path / "old.sock", tmp_path / "new.sock"
+    with bound_to(config((), (str(old),))) as (before, _):
+        count = sockets_open()
+        after = bind_all(config((), (str(old), str(new))), print, before=before)
+        assert new.exists()
+        after.release(keep=before)
+        with pytest.raises(ConfigError):
+            bind_all(config((), (str(old), str(new), "192.0.2.1:1")), print, before=before)
+        assert (old.exists(), new.exists(), sockets_open()) == (True, False, count)
+        assert before.https[0].socket.fileno() >= 0
+
+
+def test_the_backlog_may_change() -> None:
+    with bound_to(config((), ("127.0.0.1:0",), listen=1)) as (before, _):
+        after = bind_all(config((), ("127.0.0.1:0",), listen=50), print, before=before)
+        with contextlib.ExitStack() as clients:
+            for _ in range(20):
+                client = clients.enter_context(socket.socket())
+                client.settimeout(5)
+                client.connect(after.https[0].socket.getsockname())
+
+
+def test_what_another_program_takes_over(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    before = bind_all(config(("127.0.0.1:0",), (str(path), "=0")), print)
+    left = [dataclasses.replace(each, fd=os.dup(each.fd)) for each in before.inheritance]
+    names = [each.name for each in before.https]
+    for sock in before.sockets:
+        sock.close()
+    taken = Bound(left)
+    after = bind_all(config(("127.0.0.1:0",), (str(path), "=0")), print, before=taken)
+    assert [each.name for each in after.https] == names
+    taken.release(keep=after)
+    assert path.exists()
+    after.release()
+    assert not path.exists()

@@ -5,6 +5,7 @@ Real processes and real signals: blackbox/test_life.py.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ import pytest
 from uwsgi_tls import respawn, supervisor, watch, worker, workers
 from uwsgi_tls.change import Change
 from uwsgi_tls.errors import ConfigError
+from uwsgi_tls.heritage import UPGRADE, Heritage
 from uwsgi_tls.options import Config
 from uwsgi_tls.supervisor import Supervisor
 from uwsgi_tls.worker import Task
@@ -966,3 +968,118 @@ def test_a_touch_brings_a_reload_about_when_there_is_time_for_it(fleet: Fleet, c
     fleet._look()
     assert (fleet.reopened, touched) == (2, [])
     assert "touch-reload: reloading" in fleet.said
+
+
+# --- what a reload has made -------------------------------------------------------------------------------
+
+
+def test_a_change_counts_once_its_generation_serves(fleet: Fleet) -> None:
+    fleet.processes = 3
+    fleet._take(signal.SIGHUP)
+    assert fleet.changes == []
+    assert len(fleet.numbers()) == 5
+    fleet.gets_ready(*(child for child in fleet._workers if child.generation == 2))
+    assert fleet.changes == ["commit"]
+    assert (fleet._wanted, fleet._config.processes) == (3, 3)
+
+
+def test_one_that_fails_is_abandoned(fleet: Fleet) -> None:
+    """Who has to be replaced afterwards gets what serves, and as many serve as did."""
+    fleet.processes = 3
+    before = fleet._task
+    fleet._take(signal.SIGHUP)
+    fleet.dies(fleet.of(3, 2), DIED_OF_22)
+    assert fleet.changes == ["abandon"]
+    assert (fleet._wanted, fleet._task) == (2, before)
+
+
+def test_the_number_that_signals_have_made_stays(fleet: Fleet) -> None:
+    fleet._take(signal.SIGTTIN)
+    fleet._keep_time()
+    fleet.gets_ready(fleet.of(3))
+    fleet._take(signal.SIGHUP)
+    assert sorted(number for number, generation in fleet.numbers() if generation == 2) == [1, 2, 3]
+
+
+# --- another program --------------------------------------------------------------------------------------
+
+
+class Trial:
+    """An upgrade that is begun, and has the outcome that a test gives it."""
+
+    moment = float("inf")
+
+    def __init__(self) -> None:
+        self.did: list[str] = []
+        self.complaint: str | None = None
+        self.is_on_trial = False
+        self.left: Heritage | None = None
+
+    def begin(self) -> None:
+        self.did.append("begin")
+        self.is_on_trial = True
+
+    def outcome(self, now: float) -> str | None:
+        if self.complaint is not None:
+            self.is_on_trial = False
+        complaint, self.complaint = self.complaint, None
+        return complaint
+
+    def replace(self, left: Heritage) -> NoReturn:
+        self.did.append("replace")
+        self.left = left
+        raise OSError(errno.ENOENT, "No such file")
+
+    def cancel(self) -> None:
+        self.did.append("cancel")
+
+
+@pytest.fixture
+def trial(fleet: Fleet) -> Trial:
+    fleet._upgrade = Trial()  # type: ignore[assignment]
+    return fleet._upgrade  # type: ignore[return-value]
+
+
+def test_a_program_that_may_take_over_gets_all_workers(fleet: Fleet, trial: Trial) -> None:
+    workers = [child.pid for child in fleet._workers]
+    fleet._take(UPGRADE)
+    assert (trial.did, fleet.title) == (["begin"], "reloading")
+    trial.complaint = ""
+    fleet._reap()
+    assert trial.did == ["begin", "replace"]
+    assert trial.left is not None
+    assert [left[2] for left in trial.left.facts["workers"]] == workers
+    assert set(trial.left.fds) == {f"worker {pid}" for pid in workers}
+    assert fleet.title == "serving", "it goes on, since execve(2) has failed"
+
+
+def test_one_that_may_not_changes_nothing(fleet: Fleet, trial: Trial) -> None:
+    fleet._take(UPGRADE)
+    fleet._reap()
+    assert fleet.title == "reloading"
+    trial.complaint = "SyntaxError: what"
+    fleet._reap()
+    assert (trial.did, fleet.title) == (["begin"], "serving")
+    assert fleet._failure == "upgrade failed, this program goes on: SyntaxError: what"
+
+
+def test_one_thing_at_a_time(fleet: Fleet, trial: Trial) -> None:
+    fleet._take(signal.SIGHUP)
+    fleet._take(UPGRADE)
+    assert trial.did == []
+    fleet.gets_ready(*(child for child in fleet._workers if child.generation == 2))
+    assert trial.did == ["begin"]
+    fleet._take(signal.SIGHUP)
+    assert fleet.reopened == 1
+    trial.complaint = "no"
+    fleet._reap()
+    assert fleet.reopened == 2
+
+
+def test_none_while_stopping(fleet: Fleet, trial: Trial) -> None:
+    fleet._take(UPGRADE)
+    fleet._take(signal.SIGTERM)
+    trial.complaint = ""
+    fleet._reap()
+    fleet._take(UPGRADE)
+    assert trial.did == ["begin"]

@@ -105,7 +105,11 @@ def _client_policy(site: Site) -> str:
 def _whom(identity: Identity | None) -> str:
     if identity is None:
         return f"no user to become: runs with uid {os.getuid()}, gid {os.getgid()}"
-    return f"becomes {identity.user}: uid {identity.uid}, gid {identity.gid}, groups {list(identity.groups)}"
+    kept = f", keeps {users.capability_names(identity.keeps)}" if identity.keeps else ""
+    inside = f", in {identity.root}" if identity.root else ""
+    return (
+        f"becomes {identity.user}: uid {identity.uid}, gid {identity.gid}, groups {list(identity.groups)}{kept}{inside}"
+    )
 
 
 def _where(config: Config, nodes: list[str], fallback: list[str]) -> str:

@@ -32,6 +32,7 @@ class Life:
                 started=own.starter.report,
                 masters_own=self._close_masters_own,
                 daily=lambda: self._setup.endpoints.remind(),
+                refuse=self._refuse,
                 monitor=own.monitor,
                 watch=setup.watch,
                 notifier=own.notifier,
@@ -74,6 +75,14 @@ class Life:
             self._coming = None
             logs.configure(json=self._setup.config.log_json)
 
+    def _refuse(self) -> None:
+        """Whoever comes while the workers finish is to go elsewhere, and not to wait for nobody. Sockets that a service
+        manager has passed stay open there, for the next start.
+        """
+        for setup in (self._setup, self._coming):
+            for each in setup.task.listeners if setup is not None else ():
+                each.socket.close()
+
     def _close_masters_own(self) -> None:
         """In a worker: what it has nothing to do with, sockets that it does not accept from included."""
         self._own.close()
@@ -91,4 +100,5 @@ class Life:
             name = f"socket {number} {each.address}"
             fds[name] = each.fd
             sockets.append([each.address, name, each.file])
-        return Heritage(fds, {**own.facts, "fixed": reconfigure.fixed(setup.config), "sockets": sockets})
+        more = {"fixed": reconfigure.fixed(setup.config), "umask": setup.config.umask, "sockets": sockets}
+        return Heritage(fds, {**own.facts, **more})

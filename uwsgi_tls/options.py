@@ -467,7 +467,8 @@ class Config:
 
     logto: str = _text("FILE", LOGGING, "write the log to FILE, not to standard error", only_at_start=True)
     logger: tuple[Logger, ...] = _list(
-        LOGGER_SYNTAX, parse_logger, LOGGING, "write the log there instead; what an application prints stays where it is",
+        LOGGER_SYNTAX, parse_logger, LOGGING,
+        "write the log there instead; what an application prints stays where it is",
         note="all that is printed goes there in uWSGI", only_at_start=True,
     )  # fmt: skip
     req_logger: tuple[Logger, ...] = _list(
@@ -480,9 +481,9 @@ class Config:
     log_reopen: bool = _flag(False, LOGGING, "open the log files again at each reload, too")
     disable_logging: bool = _flag(False, LOGGING, "write no line for each request", short="L")
     log_format: str = _text(
-        "FORMAT", LOGGING, "the line for a request, with uWSGI's %(names), and %(tls_version), %(sni), %(client_dn) and such",
-        aliases=("logformat",),
-        default_text="uWSGI's line", keeps_placeholders=True,
+        "FORMAT", LOGGING,
+        "the line for a request, with uWSGI's %(names), and %(tls_version), %(sni), %(client_dn) and others of TLS",
+        aliases=("logformat",), default_text="uWSGI's line", keeps_placeholders=True,
     )  # fmt: skip
     log_json: bool = _flag(False, LOGGING, "write every log line as a JSON object", note="not in uWSGI")
 

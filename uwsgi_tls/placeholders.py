@@ -252,10 +252,10 @@ def _hash(text: str) -> str:
 
 
 def _inode(path: str) -> int:
-    """0 where only the monitor may look, after the drop."""
+    """0 where only the monitor can look, after the drop, or outside of chroot."""
     try:
         return os.lstat(path).st_ino
-    except PermissionError:
+    except OSError:
         return 0
 
 

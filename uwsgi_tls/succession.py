@@ -42,6 +42,8 @@ def run(heir: Heritage, words: Sequence[str]) -> int:
     own, bound = owned(heir, words), sockets(heir)
     notes: list[str] = []
     try:
+        # First of all, since the kernel has made us dumpable again, execve(2).
+        privileges.harden(no_new_privs=own.identity is not None, umask=heir.facts["umask"])
         setup = make(own, bound, heir, notes)
         if not heir.trial:
             return take_over(own, setup, bound, heir, notes)
@@ -89,8 +91,6 @@ def make(own: MastersOwn, bound: Bound, heir: Heritage, notes: list[str]) -> Set
     reconfigure.refuse_changes(heir.facts["fixed"], config)
     if config.cap:
         raise ConfigError("cap", "", "what execve(2) has taken cannot be had again: restart instead")
-    # The kernel has made us dumpable again, execve(2).
-    privileges.harden(no_new_privs=own.identity is not None, umask=config.umask)
     if own.identity is not None:
         privileges.prove(own.identity)
     privileges.keep_granted(config.cap)

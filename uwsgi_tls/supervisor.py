@@ -65,6 +65,7 @@ class Supervisor:
         started: Callable[[int], None],
         masters_own: Callable[[], None],
         daily: Callable[[], None],
+        refuse: Callable[[], None] = lambda: None,
         monitor: Monitor | None = None,
         watch: Watch | None = None,
         notifier: Notifier | None = None,
@@ -76,7 +77,8 @@ class Supervisor:
     ) -> None:
         """`task` is what each worker gets; `reopen` makes what a new generation gets (raises
         ConfigError); `started` is told how the first start went, as an exit status; `masters_own` closes, in a
-        worker, what only the master may hold; `daily` is called once a day; what `watch` sees change brings a reload
+        worker, what only the master may hold; `daily` is called once a day; `refuse` closes
+        the listening sockets, once no worker is to come any more; what `watch` sees change brings a reload
         about; `notifier` leads to the service manager; `stats` tells whoever asks how all this is, and `teller` whoever
         may signal us; `fifos` are pipes in which we are told what to do; `upgrade`
         replaces our program by another one, and `succession` is what is left of the one that we have replaced."""
@@ -84,6 +86,7 @@ class Supervisor:
         self._reopen = reopen
         self._started = started
         self._daily = daily
+        self._refuse = refuse
         self._next_day = time.monotonic() + DAY_SECONDS
         self._monitor = monitor
         self._notifier = Notifier() if notifier is None else notifier
@@ -409,7 +412,7 @@ class Supervisor:
         self._enter("reloading")
         try:
             change = self._reopen()
-        except ConfigError as error:
+        except (ConfigError, OSError) as error:
             self._fail(f"{RELOAD_FAILED}, generation {self._generation} stays: {error}")
             return
         except Exception as error:  # whatever a file may hold now, what is in memory goes on serving
@@ -511,6 +514,7 @@ class Supervisor:
             return self._stop_now(f"{why} again")
         line(f"{why}: stopping, {self._config.reload_mercy} seconds for what is under way")
         self._stop_at = time.monotonic() + self._config.reload_mercy
+        self._refuse()
         self._enter("stopping")
         for child in self._workers:
             child.retire(self._config.reload_mercy)
@@ -519,6 +523,7 @@ class Supervisor:
     def _stop_now(self, why: str) -> None:
         line(f"{why}: stopping now")
         self._stop_at = time.monotonic()
+        self._refuse()
         self._enter("stopping")
         for child in self._workers:
             child.signal(signal.SIGKILL)

@@ -70,7 +70,7 @@ def resolve(
             if chroot:
                 raise ConfigError("chroot", chroot, "needs a uid too: whoever stays root can leave it")
             if cap:
-                raise ConfigError("cap", _names(cap), "needs a uid too: whoever stays root keeps all of them")
+                raise ConfigError("cap", capability_names(cap), "needs a uid too: whoever stays root keeps all of them")
             warn("*** WARNING: serving as root: whoever breaks in owns this machine; name a user with uid ***")
             return None
     if chroot and not is_root:
@@ -93,10 +93,11 @@ def _check_held(cap: Sequence[int]) -> None:
     held = capabilities.held()
     missing = [each for each in cap if not held >> each & 1]
     if missing:
-        raise ConfigError("cap", _names(cap), f"this process has no {_names(missing)} to keep")
+        raise ConfigError("cap", capability_names(cap), f"this process has no {capability_names(missing)} to keep")
 
 
-def _names(cap: Sequence[int]) -> str:
+def capability_names(cap: Sequence[int]) -> str:
+    """As the option cap has them."""
     return ",".join(CAPABILITY_NAMES[each] for each in cap)
 
 

@@ -425,6 +425,8 @@ def test_check_goes_into_the_root_directory_too(self_signed: SeedPki, public_dir
     root.mkdir(mode=0o755)
     (root / "app.py").write_text(TRIES)
     options = ["--https", f"{loopback()}:443,foobar.crt,foobar.key", "--wsgi-file", "/app.py", "--check"]
+    options += ["--cap", "kill,net_bind_service"]
     with in_a_chroot(root, *options, cwd=self_signed.directory) as server:
         assert server.wait() == 0, server.log
         assert server.lines[-1] == "configuration ok"
+        assert f"groups [33], keeps kill,net_bind_service, in {root}" in server.log

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,22 @@ def test_a_stop_shortens_the_time_of_those_that_are_being_replaced() -> None:
         os.kill(daemon.pid, signal.SIGTERM)
         assert daemon.wait(5) == 0
         assert "1 connections: its time is over" in daemon.log, "it ended by itself"
+
+
+def test_nobody_new_in_a_stop_and_no_reload() -> None:
+    """While requests under way are finished: whoever comes is refused, so that he goes elsewhere, and HUP is ignored."""
+    with serving("--processes", "2") as (daemon, host), Client(host) as busy:
+        busy.send("GET", "/wait?1.5")
+        assert not readable(busy, 0.3)
+        os.kill(daemon.pid, signal.SIGTERM)
+        daemon.wait_for_titles("draining", 1)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((host, PORT), SECONDS)
+        os.kill(daemon.pid, signal.SIGHUP)
+        daemon.wait_for_line("SIGHUP: ignored while stopping")
+        assert busy.read_answer().status == 200
+        assert daemon.wait(10) == 0
+        assert "generation: 2" not in daemon.log
 
 
 def test_a_lifetime_that_is_too_short() -> None:

@@ -100,10 +100,9 @@ def shown(host: str, name: str) -> str:
         socket.create_connection((host, PORT), SECONDS) as raw,
         client_context().wrap_socket(raw, server_hostname=name) as sock,
     ):
-        certificate = sock.getpeercert()
-    assert certificate is not None
-    ((_, value),) = certificate["subject"][0]
-    return str(value)
+        der = sock.getpeercert(binary_form=True)
+    assert der is not None
+    return str(next(iter(x509.load_der_x509_certificate(der).subject)).value)
 
 
 def listens(host: str, port: int) -> bool:

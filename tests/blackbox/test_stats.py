@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import ssl
+import stat
 import subprocess
 import sys
 import time
@@ -128,6 +129,7 @@ def test_what_clients_did_is_counted() -> None:
         assert present(ours["responses"]) == {"2xx": 6, "4xx": 1, "5xx": 1}
         assert ours["exceptions"] == 1
         assert ours["handshakes"] == {"full": 3, "resumed": 1}
+        assert (sum(ours["request_seconds"].values()), sum(ours["handshake_seconds"].values())) == (8, 4)
         assert ours["protocols"] == {"TLSv1.2": 2, "TLSv1.3": 2, "other": 0}
         assert sum(ours["ciphers"].values()) == 4
         assert "other" not in ours["ciphers"]
@@ -149,10 +151,35 @@ def test_what_clients_did_is_counted() -> None:
         samples = scrape(host)
         assert samples["uwsgi_tls_requests_total", ()] == 8
         assert samples["uwsgi_tls_handshakes_total", ("resumed",)] == 1
+        for name, count in (("request", 8), ("handshake", 4)):
+            assert samples[f"uwsgi_tls_{name}_duration_seconds_bucket", ("+Inf",)] == count
+            assert samples[f"uwsgi_tls_{name}_duration_seconds_count", ()] == count
         assert (
             samples["uwsgi_tls_certificate_not_after_seconds", (certificate["file"], certificate["subject"])]
             > time.time()
         )
+
+
+def test_how_long_it_took(tmp_path: Path) -> None:
+    """A client that is slow with its handshake, and an application that is slow with its answer."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(pki().ca.crt)
+    with telling() as (site, host), socket.create_connection(site.address, SECONDS) as raw:
+        wait_for(host, lambda found: found["tls"]["connections"]["arrival"] == 1)
+        time.sleep(0.3)
+        with context.wrap_socket(raw, server_hostname="server.lab") as tls:
+            tls.sendall(get(f"/wait?{gate}", "Connection: close"))
+            wait_for(host, lambda found: found["tls"]["connections"]["application"] == 1)
+            time.sleep(0.3)
+            gate.write_text("x")
+            read_all(tls)
+        told = wait_for(host, lambda found: found["tls"]["requests"] == 1)["tls"]
+        for group, total in (("request_seconds", "running_time"), ("handshake_seconds", "handshake_time")):
+            (bound,) = present(told[group])
+            assert float(bound) >= 0.5, told[group]
+            assert 300_000 <= told[total] < SECONDS * 1e6
 
 
 def test_what_clients_have_shown() -> None:
@@ -322,6 +349,8 @@ def test_the_process_has_nothing_but_its_sockets() -> None:
         assert all(name.startswith("socket:") for name in found[5:])
         status = stats.status()
         assert status["Uid"] == site.worker.status()["Uid"]
+        file = Path(f"/proc/{site.daemon.pid}/cwd/stats.sock").stat()
+        assert (stat.S_IMODE(file.st_mode), str(file.st_uid)) == (0o600, status["Uid"].split()[0])
         assert {status[name] for name in ("CapPrm", "CapEff", "CapBnd")} == {"0" * 16}
         assert status["NoNewPrivs"] == "1"
         limits = Path(f"/proc/{stats.pid}/limits").read_text()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import re
 import signal
@@ -25,24 +27,21 @@ def server() -> Iterator[tuple[Site, str]]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(server: tuple[Site, str]) -> Iterator[Browser]:
     with Browser() as found:
+        found.open(f"http://{server[1]}:{HTTP_PORT}/")
+        found.wait_for("document.querySelectorAll('#cards .card').length >= 8")
         yield found
 
 
 @pytest.fixture
 def page(server: tuple[Site, str], browser: Browser) -> Iterator[Browser]:
-    """The page, with numbers in it; afterwards the browser must have had nothing to complain of."""
-    _, host = server
-    browser.events.clear()
-    browser.open(f"http://{host}:{HTTP_PORT}/")
-    browser.wait_for("document.querySelectorAll('#cards .card').length >= 8")
+    """The page; the browser must have had nothing to complain of, and asked nobody else."""
     yield browser
+    browser.value("document.title")  # what has happened is told before the answer
     assert browser.complaints() == []
-    assert {urlsplit(url).netloc for url in browser.requested() if not url.startswith("data:")} == {
-        f"{host}:{HTTP_PORT}"
-    }
-    browser.open("about:blank")
+    hosts = {urlsplit(url).netloc for url in browser.requested() if not url.startswith("data:")}
+    assert hosts == {f"{server[1]}:{HTTP_PORT}"}
 
 
 def card(name: str) -> str:
@@ -103,6 +102,37 @@ def test_it_shows_a_death(server: tuple[Site, str], page: Browser) -> None:
     page.wait_for(f"!document.getElementById('workers').innerText.includes('{victim}')")
     page.wait_for("document.getElementById('since').innerText.includes('2 of 2 workers serve')")
     assert page.value("document.getElementById('trouble').innerText") == ""
+
+
+def test_how_long_most_requests_took(server: tuple[Site, str], page: Browser) -> None:
+    """JavaScript has keys such as "1" before those such as "0.5", so their order is not that of the document."""
+    buckets = {"0.0005": 0, "0.001": 90, "0.5": 6, "1": 3, "inf": 1}
+    assert page.value(f"within({json.dumps(buckets)})") == {
+        "half of them": "1 ms",
+        "95 in 100": "500 ms",
+        "99 in 100": "1000 ms",
+    }
+    assert page.value('within({"10": 1, "inf": 5})') == dict.fromkeys(
+        ("half of them", "95 in 100", "99 in 100"), "longer"
+    )
+    assert page.value('within({"10": 0, "inf": 0})') == {}
+    server[0].ask(get("/"))
+    page.wait_for(
+        r"/requests took at most\s+half of them\s+[\d.]+ ms/.test(document.getElementById('counts').innerText)"
+    )
+
+
+@pytest.mark.parametrize("width", [360, 768, 960, 1600])
+def test_nothing_lies_over_another(page: Browser, width: int) -> None:
+    page.size(width, 900)
+    boxes = page.value("""[...document.querySelectorAll('h1, h2, .card, .pairs > *, .wide')].map((each) => {
+        const {left, top, right, bottom} = each.getBoundingClientRect();
+        return [left, top, right, bottom, each.innerText];
+    })""")
+    assert len(boxes) > 12
+    for one, other in itertools.combinations(boxes, 2):
+        apart = one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+        assert apart, (one, other)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 import signal
+import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from .test_control import told
 from .test_http_to import PORT, SECONDS, Client
 from .test_life import APPLICATION, Load
 from .test_privileges import assert_dropped, assert_keeps_its_memory
+from .test_service_manager import STARTER, Manager
 
 needs_root = pytest.mark.skipif(not is_root, reason="only root has a privilege to do without")
 USER = ("--uid", "www-data") if is_root else ()
@@ -306,3 +309,27 @@ def test_a_master_without_a_file_of_its_own(programs: Programs, own: Path) -> No
         assert path.stat().st_ino == before
         assert daemon.stop() == 0
         assert not path.exists()
+
+
+def test_a_service_manager_sees_a_reload(programs: Programs, own: Path) -> None:
+    """Of the process that it knows, with the socket that it has passed, and a watchdog that is fed on."""
+    host = loopback()
+    with socket.create_server((host, PORT)) as passed, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told_on:
+        told_on.bind(str(own / "notify"))
+        manager = Manager(told_on, str(own / "notify"))
+        words = [sys.executable, "-c", STARTER, str(passed.fileno())]
+        words += command("--https", f"=0,{own}/s.crt,{own}/s.key", *USER)
+        environ = {**programs.environ, "NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "2000000"}
+        with Daemon(words, env=environ, pass_fds=[passed.fileno()]) as daemon:
+            manager.until("READY=1")
+            programs.install("2.0")
+            ask(daemon)
+            manager.until("RELOADING=1")
+            ready = manager.until("READY=1")
+            assert not [line for line in ready if line.startswith("MAINPID")]
+            assert "STATUS=serving: generation 2, workers 1" in ready
+            manager.until("WATCHDOG=1")
+            assert "2.0 has taken over from 1.0" in daemon.log
+            assert serves(host)
+            daemon.stop()
+            manager.until("STOPPING=1")

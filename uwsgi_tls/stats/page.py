@@ -28,6 +28,8 @@ table{border-collapse:collapse;width:100%;background:var(--card);border:1px soli
 th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums;
 white-space:nowrap}
 th{font-weight:600;color:var(--dim)}
+.pairs th{white-space:normal}
+.pairs td{overflow-wrap:anywhere}
 .pairs{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(18rem,100%),1fr));gap:.75rem;align-items:start}
 """
 
@@ -102,9 +104,20 @@ function pairs(id, groups) {
     for (const [key, count] of found) {
       const line = add(body, "tr");
       add(line, "td", key === key.toLowerCase() ? key.replaceAll("_", " ") : key);
-      add(line, "td", short(count));
+      add(line, "td", typeof count === "string" ? count : short(count));
     }
   }
+}
+function within(buckets) {
+  const found = {}, all = sum(buckets);
+  const bounds = Object.entries(buckets).map(([bound, count]) => [bound === "inf" ? Infinity : Number(bound), count]);
+  bounds.sort((a, b) => a[0] - b[0]);
+  for (const [share, name] of [[0.5, "half of them"], [0.95, "95 in 100"], [0.99, "99 in 100"]]) {
+    let seen = 0;
+    const place = bounds.find(([, count]) => (seen += count) >= share * all);
+    if (all) found[name] = place[0] === Infinity ? "longer" : place[0] * 1000 + " ms";
+  }
+  return found;
 }
 function show(now) {
   const tls = now.tls, before = last && last.tls;
@@ -136,7 +149,7 @@ function show(now) {
     now.workers.map((w) => [w.id, w.pid, w.generation, w.status, short(w.requests), (w.avg_rt / 1000).toFixed(1),
       w.exceptions, short(w.rss) + "B", age(tls.time - w.last_spawn)]));
   pairs("counts", [["connections now", tls.connections], ["responses", tls.responses],
-    ["seconds a request, at most", tls.request_seconds], ["seconds a handshake, at most", tls.handshake_seconds],
+    ["requests took at most", within(tls.request_seconds)], ["handshakes took at most", within(tls.handshake_seconds)],
     ["handshakes", tls.handshakes], ["failed handshakes", tls.handshake_failures],
     ["client certificates", tls.client_certificates], ["TLS versions", tls.protocols], ["ciphers", tls.ciphers],
     ["time was over", tls.deadlines], ["limits reached", tls.limits],
