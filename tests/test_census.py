@@ -44,7 +44,7 @@ def test_before_there_is_a_service_it_only_lives() -> None:
     assert not any(scene.told().counts.values())
 
 
-def test_all_of_it() -> None:
+def test_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene()
     service, crowd = scene.service, scene.service.crowd
     service.requests = 7
@@ -54,7 +54,10 @@ def test_all_of_it() -> None:
     service.disk.used = 99
     crowd.guests |= {cast(Guest, Waiting(what)) for what in (*WAITS, "idle")}
     scene.census.service = service
+    kept: list[float] = []
+    monkeypatch.setattr(service.failures, "keep_time", kept.append)
     scene.census.beat(6.0)
+    assert kept == [6.0], "what was left out of the log is said in time"
     counts = dict(scene.told().counts)
     assert counts.pop("rss") > 1 << 20
     assert counts.pop("vsz") > 1 << 20

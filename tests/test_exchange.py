@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 
 from uwsgi_tls import exchange as module
 from uwsgi_tls.access import STATUS_CLIENT_LEFT
+from uwsgi_tls.access_log import AccessLog, AccessRecord
 from uwsgi_tls.connection import Connection
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.http import head_end, parse_head
-from uwsgi_tls.access_log import AccessLog, AccessRecord
 from uwsgi_tls.lounge import NEVER, Lounge
 from uwsgi_tls.response import BadResponse
 from uwsgi_tls.service import Backend, Limits, Room, Service

@@ -176,6 +176,7 @@ def test_loggers_take_the_place_of_stderr(tmp_path: Path, stderr: Path) -> None:
         logs.line("now")
         logs.forget()
         logs.line("no more")
+        assert not logs.reopen(), "they are another process's"
     assert messages(stderr) == ["not yet", "no more"]
     assert messages(tmp_path / "a") == messages(tmp_path / "b") == ["now"]
 

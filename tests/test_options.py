@@ -13,7 +13,7 @@ from uwsgi_tls import converters, help, ignored
 from uwsgi_tls.addresses import TcpAddress, UnixAddress
 from uwsgi_tls.options import ACTIONS, BY_NAME, BY_SHORT, GROUPS, ROWS, Config
 
-NOT_OPTIONS = {"origins", "ignored", "warnings"}
+NOT_OPTIONS = {"origins", "ignored", "warnings", "files"}
 
 
 def test_every_field_is_a_row_and_every_row_has_a_text() -> None:

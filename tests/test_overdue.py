@@ -34,8 +34,11 @@ def child() -> Iterator[Worker]:
     ],
 )
 def test_calls(child: Worker, beat: float, calling: float, now: float, stuck: bool) -> None:
+    overdue = Overdue(0, CALL)
+    assert list(overdue.look(BORN, [])) == []
     child.slot.beat(BORN + beat, BORN + calling if calling else 0.0)
-    found = list(Overdue(0, CALL).look(BORN + now, [child]))
+    overdue._next_look = BORN + now
+    found = list(overdue.look(BORN + now, [child]))
     assert found == ([(child, "has a request that lasts longer than 10 seconds: HARAKIRI")] if stuck else [])
 
 
@@ -49,6 +52,29 @@ def test_it_looks_twice_a_second_and_never_without_harakiri(child: Worker) -> No
     assert list(overdue.look(BORN + 0.2, [child])) == [], "not yet"
     assert Overdue(0, 0).moment([child]) == float("inf")
     assert list(Overdue(0, 0).look(BORN + 1e6, [child])) == []
+
+
+@pytest.mark.parametrize("beats", [True, False])
+def test_who_was_frozen_with_us_has_its_time_anew(child: Worker, beats: bool) -> None:
+    """All of a container is stopped for an hour, and the master is the first to wake, or the last."""
+    overdue, hour = Overdue(0, CALL), 3600.0
+    child.slot.beat(BORN, BORN - 5)
+    assert list(overdue.look(BORN, [child])) == []
+    assert list(overdue.look(BORN + 0.5, [child])) == []
+    for after in (0.0, 2.0, 4.0, 6.0, 8.0, 9.5):
+        if beats:
+            child.slot.beat(BORN + hour + after, BORN - 5)
+        assert list(overdue.look(BORN + hour + after, [child])) == [], after
+    if beats:
+        child.slot.beat(BORN + hour + 10.6, BORN - 5)
+    assert [each for each, _ in overdue.look(BORN + hour + 10.6, [child])] == [child]
+
+
+def test_a_start_that_was_frozen_begins_anew(child: Worker) -> None:
+    overdue, child.ready = Overdue(60, 0), False
+    assert list(overdue.look(BORN + 3600, [child])) == []
+    assert overdue.moment([child]) == BORN + 3660
+    assert [each for each, _ in overdue.look(BORN + 3660, [child])] == [child]
 
 
 def test_starts(child: Worker) -> None:

@@ -10,6 +10,7 @@ import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -146,6 +147,18 @@ def test_prometheus_takes_it() -> None:
     for family in families.values():
         assert family.name.endswith(("_bytes", "_seconds")) or family.type != "histogram"
         assert family.type in ("counter", "gauge", "histogram")
+
+
+def test_every_number_is_in_the_documentation() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "operations.md").read_text(encoding="utf-8")
+    (section,) = re.findall(r"^## Statistics\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
+    words = set(re.findall(r"`([a-z_]+)`", section))
+    text = prometheus.as_text(a_reading(), FACTS).decode()
+    metrics = set(re.findall(r"^# TYPE uwsgi_tls_(\w+)", text, re.MULTILINE))
+    assert words >= metrics, metrics - words
+    ours = set(document.document(a_reading(), FACTS)["tls"])
+    assert words >= ours, ours - words
+    assert words >= {*WAITS, *FAILURES}, {*WAITS, *FAILURES} - words
 
 
 class Page(HTMLParser):

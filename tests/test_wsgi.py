@@ -17,12 +17,12 @@ from typing import Any, BinaryIO, cast
 
 import pytest
 
+from uwsgi_tls.access_log import AccessLog, AccessRecord
 from uwsgi_tls.backends.wsgi import FileWrapper, WsgiBackend
 from uwsgi_tls.connection import Connection
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.http import head_end, parse_head
-from uwsgi_tls.access_log import AccessLog, AccessRecord
 from uwsgi_tls.lounge import Lounge
 from uwsgi_tls.service import Limits, Room, Service
 from uwsgi_tls.spool import Spool

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-LOGGER_SYNTAX = "file:FILE|syslog[:NAME[,FACILITY[,SOCKET]]]|journald[:NAME[,SOCKET]]"
+LOGGER_SYNTAX = "file:FILE|syslog[:...]|journald[:...]"
 SYSLOG_SOCKET = "/dev/log"
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 NAME = "uwsgi-tls"

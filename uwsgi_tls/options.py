@@ -366,7 +366,7 @@ class Config:
         note="all three mean the one kind of reload that there is here",
     )  # fmt: skip
     master_fifo: tuple[str, ...] = _list(
-        "FILE", str, PROCESSES, "make the named pipe FILE and obey the letters that are written to it: r, q, Q, +, -, l, s",
+        "FILE", str, PROCESSES, "make the named pipe FILE and obey the letters written to it: r, q, Q, +, -, l, s",
         note="all of them at once, where uWSGI has one and slots", only_at_start=True,
     )  # fmt: skip
     pidfile: str = _text(

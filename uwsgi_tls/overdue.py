@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from uwsgi_tls.workers import NEVER, Worker
 
 LOOK_SECONDS = 0.5  # as often as workers tell; uWSGI's master looks once a second
+FROZEN_SECONDS = 3.0  # that the master is late: it was stopped, and its workers with it, as by docker pause
 SILENCE_SECONDS = 1.5  # without a beat, of which there are two a second, nothing that it told can be believed
 
 
@@ -20,6 +21,7 @@ class Overdue:
         self._start = start_seconds or NEVER
         self._call = call_seconds
         self._next_look = 0.0 if call_seconds else NEVER
+        self._awake_since = 0.0  # what was before does not count
 
     def moment(self, workers: Iterable[Worker]) -> float:
         """When look() has something to do next, in seconds of time.monotonic()."""
@@ -30,12 +32,16 @@ class Overdue:
         """Each that is to be killed, and why."""
         looks_at_calls = now >= self._next_look
         if looks_at_calls:
+            if now - self._next_look > FROZEN_SECONDS:
+                self._awake_since = now
             self._next_look = now + LOOK_SECONDS
         for child in workers:
             if child.condemned:
                 continue
             if not child.ready:
-                if now - child.born >= self._start:
+                if now - child.born >= self._start + FROZEN_SECONDS:
+                    child.born = now
+                elif now - child.born >= self._start:
                     yield child, f"is not ready {self._start:g} seconds after its fork (worker-start-timeout)"
             elif looks_at_calls and self._is_stuck(child, now):
                 yield child, f"has a request that lasts longer than {self._call:g} seconds: HARAKIRI"
@@ -43,6 +49,7 @@ class Overdue:
     def _is_stuck(self, child: Worker, now: float) -> bool:
         beat, since = child.slot.last_beat, child.slot.calling
         if now - beat > SILENCE_SECONDS:
-            return now - beat > self._call + LOOK_SECONDS  # the call may be half a second younger than the silence
+            # The call may be half a second younger than the silence.
+            return now - max(beat, self._awake_since) > self._call + LOOK_SECONDS
         # As it was at the beat: the call may have ended since.
-        return since > 0 and beat - since > self._call
+        return since > 0 and beat - max(since, self._awake_since) > self._call

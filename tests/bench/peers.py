@@ -85,9 +85,7 @@ def make_site(directory: Path) -> Site:
 def _credential(directory: Path, name: str, kind: str, *more: str) -> Credential:
     certificate, key = directory / f"{name}.crt", directory / f"{name}.key"
     command = ["openssl", "req", "-x509", "-newkey", kind, *more, "-nodes", "-days", "2", "-subj", f"/CN={name}"]
-    subprocess.run(
-        [*command, "-keyout", key, "-out", certificate], check=True, capture_output=True, env=_environment()
-    )
+    subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True, env=_environment())
     return certificate, key
 
 

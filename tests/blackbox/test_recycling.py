@@ -141,7 +141,7 @@ def test_a_stop_shortens_the_time_of_those_that_are_being_replaced() -> None:
 
 
 def test_nobody_new_in_a_stop_and_no_reload() -> None:
-    """While requests under way are finished: whoever comes is refused, so that he goes elsewhere, and HUP is ignored."""
+    """While requests under way are finished: whoever comes is refused, to go elsewhere, and HUP is ignored."""
     with serving("--processes", "2") as (daemon, host), Client(host) as busy:
         busy.send("GET", "/wait?1.5")
         assert not readable(busy, 0.3)

@@ -179,13 +179,13 @@ def test_a_program_that_cannot_start_is_refused(
 ) -> None:
     host = loopback()
     with serving(programs, *listening(own, host)) as (daemon, pidfile):
-        before = daemon.wait_for_workers(1)
+        (before,) = daemon.wait_for_workers(1)
         programs.install("2.0", **{name: content})
         upgrade(pidfile, STAYS)
         said = daemon.wait_for_line("upgrade failed")
         assert f"upgrade failed, this program goes on: {complaint}" in said
         assert serves(host)
-        assert daemon.wait_for_workers(1) == before
+        assert [worker.pid for worker in daemon.wait_for_workers(1)] == [before.pid]
         assert "Traceback" not in daemon.log
 
 

@@ -35,6 +35,7 @@ files() {
     done
     contains /tmp/contents "-rwxr-xr-x ./etc/init.d/uwsgi-tls"
     contains /tmp/contents "-rwxr-xr-x ./usr/lib/systemd/system-generators/uwsgi-tls-generator"
+    contains /tmp/contents "-rwxr-xr-x ./usr/share/uwsgi-tls/upgrade"
     dpkg -e "$deb" /tmp/control
     dpkg -c "$deb" | sed -n 's/^-.* \.\(\/etc\/.*\)/\1/p' | sort >/tmp/in-etc
     sort /tmp/control/conffiles | diff /tmp/in-etc -
@@ -45,7 +46,8 @@ two_builds_are_the_same() {
 }
 
 scripts_are_clean() {
-    for script in /tmp/root/etc/init.d/uwsgi-tls /tmp/root/usr/lib/systemd/system-generators/uwsgi-tls-generator; do
+    for script in /tmp/root/etc/init.d/uwsgi-tls /tmp/root/usr/lib/systemd/system-generators/uwsgi-tls-generator \
+        /tmp/root/usr/share/uwsgi-tls/upgrade; do
         sh -n "$script"
         checkbashisms "$script"
         shellcheck -s sh -e SC2086,SC3037 "$script"

@@ -126,16 +126,22 @@ debians_uwsgi() {
     real_uwsgi_behind_it "systemctl start uwsgi-tls@c" "systemctl reload uwsgi-tls@c" "systemctl stop uwsgi-tls@c"
 }
 
-# What docs/debian.md says for UNIX sockets.
+# What docs/debian.md says for UNIX sockets and for logs in files.
 rights_can_be_added() {
     cp /etc/uwsgi-tls/b.ini /tmp/b.ini
     mkdir -p /etc/systemd/system/uwsgi-tls@b.service.d
     printf '[Service]\nCapabilityBoundingSet=CAP_CHOWN\n' >/etc/systemd/system/uwsgi-tls@b.service.d/local.conf
     printf 'https = /run/uwsgi-tls/b.sock,/etc/uwsgi-tls/b.crt,/etc/uwsgi-tls/b.key\n' >>/etc/uwsgi-tls/b.ini
+    echo 'req-logger = file:/var/log/uwsgi-tls/b.log' >>/etc/uwsgi-tls/b.ini
     systemctl daemon-reload
     systemctl restart uwsgi-tls@b
     equal "$(stat -c %U /run/uwsgi-tls/b.sock)" uwsgi-tls
-    curl --silent --insecure --fail --unix-socket /run/uwsgi-tls/b.sock https://localhost/ >/tmp/page
+    through_it() { curl --silent --insecure --fail --unix-socket /run/uwsgi-tls/b.sock https://localhost/ >/tmp/page; }
+    through_it
+    within 5 grep -q 'GET /' /var/log/uwsgi-tls/b.log
+    logrotate -f /etc/logrotate.d/uwsgi-tls
+    reopened() { through_it && grep -q 'GET /' /var/log/uwsgi-tls/b.log; }
+    within 5 reopened
     rm -r /etc/systemd/system/uwsgi-tls@b.service.d
     mv /tmp/b.ini /etc/uwsgi-tls/b.ini
     systemctl daemon-reload

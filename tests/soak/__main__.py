@@ -188,7 +188,9 @@ def table(soak: Soak, seconds: float) -> str:
             f"{server.name:<28}{server.reloads:>8}{server.kills:>7}{size:>8}{words(line):>15}"
             f"{words(fitted(server.master)):>15}   {held}"
         )
-    lines.append("MB: proportional set size of the tree after the warm-up; ±: standard error of the slope")
+    lines.append(
+        "MB: proportional set size of the tree, files apart, after the warm-up; ±: standard error of the slope"
+    )
     return "\n".join(lines)
 
 

@@ -50,10 +50,13 @@ def fit(points: Sequence[tuple[float, float]]) -> Line:
 
 
 def memory(process: Process) -> int:
-    """Bytes that it has for itself and its part of what it shares (Pss of proc(5), smaps_rollup); 0: it has gone."""
+    """Bytes that it has for itself and its part of what it shares with its kin (proc(5), smaps_rollup); 0: it has gone.
+
+    Without files such as libraries: its part of them grows when programs end that have nothing to do with it.
+    """
     with suppress(FileNotFoundError, ProcessLookupError):
-        found = re.search(r"^Pss: +(\d+) kB$", Path(f"/proc/{process.pid}/smaps_rollup").read_text(), re.MULTILINE)
-        return int(found[1]) * 1024 if found else 0
+        text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
+        return sum(int(size) * 1024 for size in re.findall(r"^Pss_(?:Anon|Shmem): +(\d+) kB$", text, re.MULTILINE))
     return 0
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from blackbox.server import processes
+from blackbox.server import Process, processes
 
 from . import gauge
 from .connection import Connection, CutError, Request, WrongError
@@ -53,8 +53,18 @@ def test_zombies_until_they_are_buried() -> None:
     assert child not in gauge.zombies({os.getpid()})
 
 
+def myself() -> Process:
+    return next(process for process in processes() if process.pid == os.getpid())
+
+
+def test_memory_is_that_which_is_used() -> None:
+    before = gauge.memory(myself())
+    block = bytearray(os.urandom(20 * gauge.MB))
+    assert gauge.memory(myself()) - before == pytest.approx(len(block), rel=0.2)
+
+
 def test_the_age_of_a_process() -> None:
-    (me,) = (process for process in processes() if process.pid == os.getpid())
+    me = myself()
     age = gauge.age(me)
     time.sleep(0.05)
     assert 0 < age < gauge.age(me)
