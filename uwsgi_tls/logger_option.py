@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-LOGGER_SYNTAX = "file:FILE|syslog[:...]|journald[:...]"
+LOGGER_METAVAR = "file:FILE|syslog[:...]|journald[:...]"
+LOGGER_SYNTAX = "file:FILE|syslog[:NAME[,FACILITY[,SOCKET]]]|journald[:NAME[,SOCKET]]"
 SYSLOG_SOCKET = "/dev/log"
 JOURNAL_SOCKET = "/run/systemd/journal/socket"
 NAME = "uwsgi-tls"

@@ -53,7 +53,7 @@ from uwsgi_tls.https_option import (
     parse_sni2,
     parse_sni_regexp,
 )
-from uwsgi_tls.logger_option import LOGGER_SYNTAX, Logger, parse_logger
+from uwsgi_tls.logger_option import LOGGER_METAVAR, Logger, parse_logger
 
 LISTENING = "Listening"
 TLS = "TLS"
@@ -467,12 +467,12 @@ class Config:
 
     logto: str = _text("FILE", LOGGING, "write the log to FILE, not to standard error", only_at_start=True)
     logger: tuple[Logger, ...] = _list(
-        LOGGER_SYNTAX, parse_logger, LOGGING,
+        LOGGER_METAVAR, parse_logger, LOGGING,
         "write the log there instead; what an application prints stays where it is",
         note="all that is printed goes there in uWSGI", only_at_start=True,
     )  # fmt: skip
     req_logger: tuple[Logger, ...] = _list(
-        LOGGER_SYNTAX, parse_logger, LOGGING, "write the lines for requests there", aliases=("logger-req",),
+        LOGGER_METAVAR, parse_logger, LOGGING, "write the lines for requests there", aliases=("logger-req",),
         only_at_start=True,
     )  # fmt: skip
     touch_logreopen: tuple[str, ...] = _list(
