@@ -335,4 +335,4 @@ def test_every_placeholder_is_in_the_documentation() -> None:
     for name in (*PLACEHOLDERS, "epoch", "var.NAME"):
         assert f"%({name})" in text
     for name in access_log._KEYS:
-        assert re.search(rf"\b{name}\b", text.partition("log-json")[2].partition("###")[0]), name
+        assert re.search(rf"\b{name}\b", text.partition("`log-json` makes every line")[2].partition("###")[0]), name

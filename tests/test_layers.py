@@ -11,7 +11,7 @@ LAYERS = (
     "__init__ errors gone addresses https_option converters options placeholders ini ignored config client_allow"
     " logger_option rfc2253 policy names sites hello proxy_protocol http websocket chunked response pace spool tally"
     " uwsgi_packet",
-    "listeners pem pkcs12 private_keys chains revocations certificates passphrases refusals tls contexts peer"
+    "sockets listeners pem pkcs12 private_keys chains revocations certificates passphrases refusals tls contexts peer"
     " capabilities users privileges surroundings powers heritage pidfile titles daemon log_text log_targets datagrams"
     " syslog journald logs log_opening access_log failures trusted_path monitor watch fifo status_file"
     " condition scoreboard certificate_authority pki_files pki_passwords pki activation notify",

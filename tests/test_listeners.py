@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from uwsgi_tls import listeners
+from uwsgi_tls import sockets
 from uwsgi_tls.addresses import FdAddress, SharedAddress, TcpAddress, UnixAddress
 from uwsgi_tls.converters import SharedSocket, shared_socket
 from uwsgi_tls.errors import ConfigError
@@ -137,6 +137,17 @@ def test_an_ipv6_wildcard_takes_ipv4_too() -> None:
         assert https.name == f"[::]:{https.port}"
         socket.create_connection(("127.0.0.1", int(https.port))).close()
         socket.create_connection(("::1", int(https.port))).close()
+
+
+def test_all_of_ipv4_and_one_of_ipv6_share_a_port() -> None:
+    """They are two addresses, in either order."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for addresses in ((f"0.0.0.0:{port}", f"[::1]:{port}"), (f"[::1]:{port}", f":{port}")):
+        with bound_to(config((), addresses)) as (bound, _):
+            assert sorted(https.port for https in bound.https) == [str(port)] * 2
+            socket.create_connection(("127.0.0.1", port)).close()
+            socket.create_connection(("::1", port)).close()
 
 
 def test_no_host_is_every_ipv4_address() -> None:
@@ -280,7 +291,7 @@ def test_only_our_own_socket_is_given_away(
     path, prey = tmp_path / "x.sock", tmp_path / "prey"
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(prey))
-        real_bind = listeners._bind_unix
+        real_bind = sockets.bind_unix
 
         def bind_then_swap(name: str, backlog: int, mode: int | None) -> socket.socket:
             sock = real_bind(name, backlog, mode)
@@ -288,7 +299,7 @@ def test_only_our_own_socket_is_given_away(
             swap(prey, name)
             return sock
 
-        monkeypatch.setattr(listeners, "_bind_unix", bind_then_swap)
+        monkeypatch.setattr(sockets, "bind_unix", bind_then_swap)
         error = refusal(config((), (str(path),)), Identity("www-data", 33, 33, (33,)))
         assert "was replaced while it was being made" in error.cause
         assert prey.stat().st_uid == 0
@@ -494,7 +505,7 @@ def test_refused_permission_names_the_port(monkeypatch: pytest.MonkeyPatch) -> N
     def refuse(address: object, backlog: int) -> socket.socket:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(listeners, "_bind_tcp", refuse)
+    monkeypatch.setattr(sockets, "bind_tcp", refuse)
     assert "may not bind port 443, start as root" in refusal(config((), (":443",))).cause
 
 

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import pytest
 
 from uwsgi_tls import respawn, supervisor, watch, worker, workers
-from uwsgi_tls.change import Change
+from uwsgi_tls.change import Change, Left, Succession
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.heritage import UPGRADE, Heritage
 from uwsgi_tls.options import Config
@@ -525,12 +525,16 @@ def test_harakiri(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "line", fleet.said.append)
     monkeypatch.setattr(workers, "line", fleet.said.append)
     fleet.begin()
+    fleet._keep_time()
     for count in (1, 2, 3):
         child = fleet.of(1)
         fleet.gets_ready(child)
-        child.slot.beat(clock.now, clock.now - 6)
-        clock.now += 0.5
-        fleet._keep_time()
+        began = clock.now
+        for _ in range(6):
+            assert (1, "STACKS") not in fleet.signals[2 * (count - 1) :]
+            clock.now += 1
+            child.slot.beat(clock.now, began)
+            fleet._keep_time()
         assert fleet.signals[-1] == (1, "STACKS")
         assert fleet._scoreboard.read().harakiris == count
         clock.now += workers.FIRST_WORD_SECONDS
@@ -567,7 +571,7 @@ def test_it_gives_up_when_nobody_serves_and_nobody_can(fleet: Fleet, clock: Cloc
     fleet.dies(fleet.of(1))
     for _ in range(30):
         fails_to_start(fleet, clock)
-    assert not fleet.over, "the other one serves"
+    assert fleet._status == supervisor.EXIT_STOPPED, "the other one serves"
     fleet.dies(fleet.of(2))
     while not fleet.over:
         fails_to_start(fleet, clock)
@@ -1083,3 +1087,57 @@ def test_none_while_stopping(fleet: Fleet, trial: Trial) -> None:
     fleet._reap()
     fleet._take(UPGRADE)
     assert trial.did == ["begin"]
+
+
+NOBODY = 4194305  # above pid_max, proc(5)
+
+
+@pytest.fixture
+def heir(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    """One that has taken over from another program: a worker serves in generation 5, another is on its way out."""
+    fleet = Fleet(2, clock)
+    monkeypatch.setattr(supervisor, "line", fleet.said.append)
+    monkeypatch.setattr(workers, "line", fleet.said.append)
+    channels = [socket.socketpair() for _ in range(2)]
+    left = [
+        Left(1, 5, NOBODY, channels[0][0].detach(), 10.0, False, None),
+        Left(2, 4, NOBODY + 1, channels[1][0].detach(), 10.0, True, clock.now + 1),
+    ]
+    fleet._succeed(Succession(5, left, [], fleet.reopen()))
+    fleet.begin()
+    yield fleet
+    fleet.close()
+    for _, theirs in channels:
+        theirs.close()
+
+
+def test_the_workers_of_another_program_serve_until_ours_do(heir: Fleet) -> None:
+    assert heir.spawned == [(1, 6), (2, 6)]
+    assert (heir.generation, heir.title, heir.changes) == (5, "reloading", [])
+    assert not heir.of(1, 5).retiring
+    heir.gets_ready(heir.of(1, 6), heir.of(2, 6))
+    assert (heir.generation, heir.title, heir.changes) == (6, "serving", ["commit"])
+    assert [child.pid for child in heir._workers if child.retiring] == [NOBODY, NOBODY + 1]
+    assert heir.reports == [], "nobody waits for the start any more"
+
+
+def test_they_stay_when_ours_cannot_start(heir: Fleet, clock: Clock) -> None:
+    heir.dies(heir.of(1, 6), DIED_OF_22)
+    assert (heir.generation, heir.title, heir.changes) == (5, "serving", ["abandon"])
+    heir._keep_time()
+    assert heir.spawned[2:] == [(2, 5)], "of those that should serve one was on its way out"
+    clock.now += 1000
+    assert not any(child.stuck for child in heir._workers), "nobody knows how they are"
+
+
+def test_one_that_was_to_be_killed_is(heir: Fleet, clock: Clock) -> None:
+    clock.now += 2
+    heir._keep_time()
+    assert any("taking too much time to end" in text for text in heir.said)
+
+
+def test_what_is_left_is_what_is_taken_over(heir: Fleet) -> None:
+    fds, left = heir._workers.bequeath()
+    assert [each[:3] for each in left[:2]] == [[1, 5, NOBODY], [2, 4, NOBODY + 1]]
+    assert [each[4:] for each in left[:2]] == [[10.0, False, None], [10.0, True, heir.clock.now + 1]]
+    assert set(fds) == {each[3] for each in left}

@@ -1,21 +1,34 @@
 """What the access log says of an exchange that is over, or cut."""
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from uwsgi_tls.access_log import AccessRecord
+from uwsgi_tls.http import RequestHead
 
 if TYPE_CHECKING:
     from uwsgi_tls.exchange import Exchange
 
-NO_HEAD: Mapping[str, str] = {}
+NO_HEAD = RequestHead(
+    method="-",
+    target="-",
+    path="",
+    query="",
+    protocol="-",
+    minor=1,
+    host="",
+    fields={},
+    content_length=0,
+    keep_alive=False,
+    expect_continue=False,
+    upgrade="",
+)
 STATUS_CLIENT_LEFT = 499  # as nginx has it, where there was nobody left to answer
 
 
 def record(exchange: "Exchange", seconds: float) -> AccessRecord:
     """The facts of one line; the exchange has lasted so long, and is over now."""
-    connection, head = exchange.connection, exchange.head
+    connection, head = exchange.connection, exchange.head or NO_HEAD
     service = connection.service
     return AccessRecord(
         pid=service.pid,
@@ -27,17 +40,17 @@ def record(exchange: "Exchange", seconds: float) -> AccessRecord:
         vars=exchange.variables,
         vars_size=exchange.variables_size,
         start=time.time() - seconds,
-        method=head.method if head is not None else "-",
-        uri=head.target if head is not None else "-",
-        protocol=head.protocol if head is not None else "-",
+        method=head.method,
+        uri=head.target,
+        protocol=head.protocol,
         status=exchange.status or STATUS_CLIENT_LEFT,
         size=max(0, exchange.sent - exchange.waiting()),
         headers=exchange.headers,
         headers_size=exchange.head_bytes,
         micros=int(seconds * 1e6),
-        host=head.host if head is not None else "",
-        content_length=head.content_length if head is not None else 0,
-        fields=head.fields if head is not None else NO_HEAD,
+        host=head.host,
+        content_length=head.content_length,
+        fields=head.fields,
         connection=connection.variables,
         core=0,
     )

@@ -167,24 +167,38 @@ def _text(name: str) -> Callable[[AccessRecord], str] | None:
     return _field(name) if name.startswith("HTTP_") else _variable(name)
 
 
+_Text = Callable[[AccessRecord], str]
+
+
 def _text_line(format: str) -> Callable[[AccessRecord], str]:
     literals, names = _parse(format or DEFAULT_FORMAT)
     template = "%s".join(literal.replace("%", "%%") for literal in literals)
-    unsafe = _ESCAPED_IN_QUOTES if '"' in format else _ESCAPED
+    quotes = template.count('"')
+    unsafe = _ESCAPED_IN_QUOTES if quotes else _ESCAPED
     empty = "-" if format else ""  # uWSGI's own line has "()" for no user, its formats have "-"
-    values = [_OTHERS[name] if (text := _text(name)) is None else _escaped(text, unsafe, empty) for name in names]
-    return lambda record: template % tuple([value(record) for value in values])
+
+    def values_of(form: Callable[[_Text], _Text]) -> list[Callable[[AccessRecord], object]]:
+        return [_OTHERS[name] if (text := _text(name)) is None else form(text) for name in names]
+
+    values = values_of(_or_dash if format else lambda get: get)
+    escaped = values_of(lambda get: _escaped(get, unsafe, empty))
+
+    def line(record: AccessRecord) -> str:
+        text = template % tuple([value(record) for value in values])
+        # Nearly all lines pass these four, which together cost less than a look at each value.
+        if text.isascii() and text.isprintable() and "\\" not in text and text.count('"') == quotes:
+            return text
+        return template % tuple([value(record) for value in escaped])
+
+    return line
 
 
-def _escaped(get: Callable[[AccessRecord], str], unsafe: re.Pattern[str], empty: str) -> Callable[[AccessRecord], str]:
-    def value(record: AccessRecord) -> str:
-        text = get(record)
-        # Nearly all values pass these four, which together cost less than one search.
-        if text.isascii() and text.isprintable() and "\\" not in text and '"' not in text:
-            return text or empty
-        return unsafe.sub(lambda match: f"\\x{ord(match[0]):02X}", text)
+def _or_dash(get: _Text) -> _Text:
+    return lambda record: get(record) or "-"
 
-    return value
+
+def _escaped(get: _Text, unsafe: re.Pattern[str], empty: str) -> _Text:
+    return lambda record: unsafe.sub(lambda match: f"\\x{ord(match[0]):02X}", get(record)) or empty
 
 
 def _json_line(format: str) -> Callable[[AccessRecord], str]:

@@ -21,6 +21,7 @@ WAYS = (
 )
 COMMANDS = (
     ("reload", "as HUP, to the server that --pidfile FILE names"),
+    ("upgrade", "have it go on as the program that is installed by now"),
     ("stop", "as TERM, and wait for its end"),
     ("status", "how it is; exits with 0, 150 (something is wrong), or 1, 3, 4"),
     ("pki ...", "make certificates of your own; see uwsgi-tls pki --help"),
@@ -36,6 +37,7 @@ SIGNALS = (
     ("QUIT", "stop now"),
     ("HUP", "reload: start new workers, then retire the old ones"),
     ("USR2", "tell how all is, in FILE.status beside the pidfile FILE"),
+    ("RTMIN", "go on as the program that is installed by now, if it can start"),
     ("TTIN, TTOU", "one worker more, one worker less"),
 )
 INI_NOTES = """\

@@ -1,21 +1,21 @@
 """The listening sockets: every shared socket first, in order, then each https option's own, or its `=N`.
 
 All of it happens before the privileges are dropped, as root where ports below 1024 are wanted. `=N` has one resolver,
-run when the whole configuration is known (uWSGI has two: plugins/corerouter/cr_common.c and core/socket.c). Sockets
-are non-blocking and close-on-exec; TCP_NODELAY is set here because accepted sockets inherit it: tcp(7), unix(7).
+run when the whole configuration is known (uWSGI has two: plugins/corerouter/cr_common.c and core/socket.c). Before a
+reload what is bound already stays as it is, and only the rest is bound, as the user. One socket is sockets.py's.
 """
 
 import contextlib
 import errno
 import os
 import socket
-import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
+from uwsgi_tls import sockets
 from uwsgi_tls.addresses import Address, FdAddress, SharedAddress, TcpAddress, UnixAddress
 from uwsgi_tls.converters import SharedSocket
 from uwsgi_tls.errors import ConfigError
@@ -25,7 +25,6 @@ from uwsgi_tls.users import Identity
 
 STATS_BACKLOG = 16
 
-_TCP_FAMILIES = (socket.AF_INET, socket.AF_INET6)
 _CAUSES = {
     errno.EADDRINUSE: "the address is in use; is another instance running?",
     errno.EADDRNOTAVAIL: "no interface of this machine has that address",
@@ -134,11 +133,11 @@ class Bound:
             if sock in before._files:
                 self._files[sock] = before._files[sock]
         elif isinstance(address, FdAddress):
-            sock, verb = _prepare(_adopt(address.fd, backlog)), "inherited"
+            sock, verb = sockets.prepare(sockets.adopt(address.fd, backlog)), "inherited"
         elif isinstance(address, TcpAddress):
-            sock, verb = _prepare(_bind_tcp(address, backlog)), "bound to"
+            sock, verb = sockets.prepare(sockets.bind_tcp(address, backlog)), "bound to"
         elif isinstance(address, UnixAddress):
-            sock, verb = _prepare(self._open_unix(address.path, backlog, identity, mode)), "bound to"
+            sock, verb = sockets.prepare(self._open_unix(address.path, backlog, identity, mode)), "bound to"
         else:
             raise ValueError(f"a shared socket cannot itself be {address}")
         self._open_at.append((str(address), sock))
@@ -150,14 +149,14 @@ class Bound:
         return next((sock for where, sock in self._open_at if where == address and sock not in taken), None)
 
     def _open_unix(self, path: str, backlog: int, identity: Identity | None, mode: int | None) -> socket.socket:
-        sock = _bind_unix(path, backlog, mode)
+        sock = sockets.bind_unix(path, backlog, mode)
         if path.startswith("\0"):
             return sock
         try:
             status = os.lstat(path)
             self._files[sock] = (os.path.abspath(path), status.st_dev, status.st_ino)
             if identity is not None or mode is not None:
-                _give(path, identity, mode)
+                sockets.give(path, identity, mode)
         except BaseException:  # whatever it is, neither the socket nor its file is left
             sock.close()
             if sock in self._files:
@@ -203,11 +202,11 @@ def _bind_shared(
     for index, shared in enumerate(config.shared_socket):
         with _as_config_error(shared.option, shared.text, shared.where, shared.address):
             sock, verb = bound._open(shared.address, config.listen, identity, before)
-        listener = SharedListener(index, sock, _name(sock))
+        listener = SharedListener(index, sock, sockets.name_of(sock))
         bound.shared.append(listener)
         label = _label(config, index)
         if verb:
-            log(f"uwsgi shared socket {label} {verb} {_kind(sock)} address {listener.name} fd {sock.fileno()}")
+            log(f"uwsgi shared socket {label} {verb} {_described(sock)}")
 
 
 def _bind_https(
@@ -221,15 +220,17 @@ def _bind_https(
     for index, (option, shared) in enumerate(zip(config.listeners, references, strict=True)):
         if shared is not None:
             sock = bound.shared[shared].socket
-            bound.https.append(HttpsSocket(option, sock, _name(sock), _port(sock), shared))
+            bound.https.append(HttpsSocket(option, sock, sockets.name_of(sock), sockets.port_of(sock), shared))
             if before is None or option not in [each.option for each in before.https]:
-                log(f"https listener {index} -> shared socket {shared} ({_name(sock)}, fd {sock.fileno()})")
+                log(f"https listener {index} -> shared socket {shared} ({sockets.name_of(sock)}, fd {sock.fileno()})")
             continue
         with _as_config_error(option.option, option.text, option.where, option.address):
             sock, verb = bound._open(option.address, config.listen, identity, before)
-        bound.https.append(HttpsSocket(option, sock, _name(sock), _port(sock), None))
+        bound.https.append(HttpsSocket(option, sock, sockets.name_of(sock), sockets.port_of(sock), None))
         if verb:
-            log(f"https listener {index} {verb} {_kind(sock)} address {_name(sock)} fd {sock.fileno()}")
+            log(
+                f"https listener {index} {verb} {sockets.kind(sock)} address {sockets.name_of(sock)} fd {sock.fileno()}"
+            )
 
 
 def _bind_stats(
@@ -238,10 +239,14 @@ def _bind_stats(
     for option, address, http in config.stats_listeners:
         with _as_config_error(option, str(address), config.origins.get(option, ""), address):
             sock, verb = bound._open(address, STATS_BACKLOG, identity, before, config.stats_chmod)
-            bound.stats.append(StatsSocket(sock, _name(sock), http))
+            bound.stats.append(StatsSocket(sock, sockets.name_of(sock), http))
             _check_public(sock.family, sock.getsockname(), config)
         if verb:
-            log(f"{option} {verb} {_kind(sock)} address {_name(sock)} fd {sock.fileno()}")
+            log(f"{option} {verb} {_described(sock)}")
+
+
+def _described(sock: socket.socket) -> str:
+    return f"{sockets.kind(sock)} address {sockets.name_of(sock)} fd {sock.fileno()}"
 
 
 def check_all(config: Config) -> list[str]:
@@ -268,7 +273,7 @@ def _check_stats(config: Config) -> Iterator[str]:
         with _as_config_error(option, str(address), config.origins.get(option, ""), address):
             _check(address)
             if isinstance(address, TcpAddress):
-                _check_public(*_socket_address(address), config)
+                _check_public(*sockets.socket_address(address), config)
         yield f"{option}: {address}{' (HTTP)' if http else ''}"
 
 
@@ -319,7 +324,11 @@ def _claim(taken: dict[Address, str], address: Address, option: str, text: str, 
 
 def _check_public(family: int, where: Any, config: Config) -> None:
     """Raises ValueError for an address of statistics that others than users of this machine can reach."""
-    if family in _TCP_FAMILIES and not ip_address(where[0].partition("%")[0]).is_loopback and not config.stats_public:
+    if (
+        family in sockets.TCP_FAMILIES
+        and not ip_address(where[0].partition("%")[0]).is_loopback
+        and not config.stats_public
+    ):
         raise ValueError("whoever reaches it could read all of it: use 127.0.0.1 or a UNIX socket, or say stats-public")
 
 
@@ -370,156 +379,10 @@ def _cause(error: OSError, address: Address) -> str:
 
 def _check(address: Address) -> None:
     if isinstance(address, TcpAddress):
-        _socket_address(address)
+        sockets.socket_address(address)
     elif isinstance(address, FdAddress):
-        _inherited(address.fd).detach()
+        sockets.inherited(address.fd).detach()
     elif isinstance(address, UnixAddress) and not address.path.startswith("\0"):
-        _is_socket_file(address.path)  # who listens there may be the very server whose configuration is checked
+        sockets.is_socket_file(address.path)  # who listens there may be the very server whose configuration is checked
         if not os.path.isdir(os.path.dirname(address.path) or "."):
             raise ValueError("its directory does not exist")
-
-
-def _bind_tcp(address: TcpAddress, backlog: int) -> socket.socket:
-    family, where = _socket_address(address)
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # [::] takes IPv4 too, as uWSGI's does
-        sock.bind(where)
-        sock.listen(backlog)
-    except BaseException:  # whatever it is, the socket is not left open
-        sock.close()
-        raise
-    return sock
-
-
-def _socket_address(address: TcpAddress) -> tuple[int, tuple[Any, ...]]:
-    """Family and sockaddr of an address; a name with both gives IPv4, as in uWSGI. Raises ValueError."""
-    try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:  # gaierror; a label over 63 characters is a UnicodeError
-        cause = error.strerror if isinstance(error, OSError) else "not a host name"
-        raise ValueError(f"cannot resolve {address.host!r}: {cause}") from None
-    families = [family for family, *_ in found]
-    family, *_, where = found[families.index(socket.AF_INET) if socket.AF_INET in families else 0]
-    return family, where
-
-
-def _bind_unix(path: str, backlog: int, mode: int | None) -> socket.socket:
-    if not path.startswith("\0") and _is_stale(path):
-        os.unlink(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        if mode is not None:
-            os.fchmod(sock.fileno(), mode)  # which the file begins with, less the umask: unix_bind() of the kernel
-        sock.bind(path)
-        sock.listen(backlog)
-    except BaseException:  # whatever it is, the socket is not left open
-        sock.close()
-        raise
-    return sock
-
-
-def _is_stale(path: str) -> bool:
-    """True for a socket file that nobody listens on, False for no file. Raises ValueError for anything else."""
-    if not _is_socket_file(path):
-        return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)  # a full backlog would block here, and is no proof of death
-        code = probe.connect_ex(path)
-    if code != errno.ECONNREFUSED:
-        if code in (0, errno.EAGAIN, errno.EPROTOTYPE):  # EPROTOTYPE: a socket of another type
-            raise ValueError("another process listens there")
-        raise ValueError(f"cannot tell whether another process listens there: {os.strerror(code).lower()}")
-    return True
-
-
-def _is_socket_file(path: str) -> bool:
-    """Whether there is one; False for no file. Raises ValueError for another kind of file."""
-    try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        return False
-    if not stat.S_ISSOCK(mode):
-        raise ValueError("a file that is not a socket has that name")
-    return True
-
-
-def _give(path: str, identity: Identity | None, mode: int | None) -> None:
-    """Chown and chmod a socket file that was just made, and nothing else that was put in its place meanwhile.
-
-    The descriptor pins the inode, and a second link to it would be the mark of a substitute.
-    """
-    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISSOCK(status.st_mode) or status.st_nlink != 1:
-            raise ValueError("the socket file was replaced while it was being made")
-        if identity is not None:
-            os.chown(f"/proc/self/fd/{fd}", identity.uid, identity.gid)
-        if mode is not None:
-            os.chmod(f"/proc/self/fd/{fd}", mode)
-    finally:
-        os.close(fd)
-
-
-def _adopt(fd: int, backlog: int) -> socket.socket:
-    sock = _inherited(fd)
-    if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        sock.listen(backlog)
-    return sock
-
-
-def _inherited(fd: int) -> socket.socket:
-    """A descriptor from whoever started us, as a socket that listens or could. Raises ValueError with the cause."""
-    try:
-        sock = socket.socket(fileno=fd)
-    except OSError as error:
-        cause = "is not open" if error.errno == errno.EBADF else "is not a socket"
-        raise ValueError(f"descriptor {fd} {cause}") from None
-    cause = _unfit(sock)
-    if cause:
-        sock.detach()  # it is not ours to close
-        raise ValueError(f"descriptor {fd} {cause}")
-    return sock
-
-
-def _unfit(sock: socket.socket) -> str:
-    if sock.type != socket.SOCK_STREAM or sock.family not in (*_TCP_FAMILIES, socket.AF_UNIX):
-        return "is not a TCP or UNIX stream socket"
-    if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        return ""
-    with contextlib.suppress(OSError):
-        sock.getpeername()
-        return "is a connection, not a listening socket"
-    # listen(2) would bind a TCP socket to some port of its own choice.
-    bound = sock.getsockname() if sock.family == socket.AF_UNIX else sock.getsockname()[1]
-    return "" if bound else "is not bound to an address"
-
-
-def _prepare(sock: socket.socket) -> socket.socket:
-    sock.setblocking(False)
-    sock.set_inheritable(False)
-    if sock.family in _TCP_FAMILIES:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
-
-
-def _kind(sock: socket.socket) -> str:
-    return "TCP" if sock.family in _TCP_FAMILIES else "UNIX"
-
-
-def _name(sock: socket.socket) -> str:
-    name = sock.getsockname()
-    if sock.family == socket.AF_INET6:
-        return f"[{name[0]}]:{name[1]}"
-    if sock.family == socket.AF_INET:
-        return f"{name[0]}:{name[1]}"
-    if isinstance(name, bytes):  # an abstract name, its first byte NUL
-        return "@" + os.fsdecode(name[1:])
-    return str(name)
-
-
-def _port(sock: socket.socket) -> str:
-    return str(sock.getsockname()[1]) if sock.family in _TCP_FAMILIES else ""

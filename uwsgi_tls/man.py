@@ -25,6 +25,11 @@ from uwsgi_tls.options import GROUPS, Row
 _COMMANDS = (
     ("uwsgi-tls reload --pidfile FILE", "Sends HUP to the master that FILE names, and to no other process."),
     (
+        "uwsgi-tls upgrade --pidfile FILE [--wait SECONDS]",
+        "Has the server that FILE names go on as the program that is installed by now, in the same process, and waits"
+        " for its new workers. Exits with 1 if it goes on as it was; its log says why.",
+    ),
+    (
         "uwsgi-tls stop --pidfile FILE [--wait SECONDS]",
         "Sends TERM to the master that FILE names and waits for its end, 90 seconds if nothing else is said.",
     ),

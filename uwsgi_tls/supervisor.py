@@ -482,12 +482,7 @@ class Supervisor:
     def _give_way(self, upgrade: Upgrade) -> str:
         """Lets another program have this process; returns only to say why it cannot."""
         self._stats.end()
-        fds, workers = {}, []
-        for child in self._workers:
-            name = f"worker {child.pid}"
-            fds[name] = child.channel.fileno()
-            kill_at = None if child.kill_at == float("inf") else child.kill_at
-            workers.append([child.number, child.generation, child.pid, name, child.born, child.retiring, kill_at])
+        fds, workers = self._workers.bequeath()
         facts = {"generation": self._generation, "workers": workers, "strangers": self._stats.outdated}
         try:
             upgrade.replace(Heritage(fds, facts))

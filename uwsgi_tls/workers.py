@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from uwsgi_tls import worker
 from uwsgi_tls.change import Left
@@ -155,6 +156,16 @@ class Workers:
             retiring=left.retiring,
             kill_at=kill_at,
         )
+
+    def bequeath(self) -> tuple[dict[str, int], list[list[Any]]]:
+        """For the program after ours: their channels by name, and of each what Left has, the name for the channel."""
+        fds, workers = {}, []
+        for child in self._by_pid.values():
+            name = f"worker {child.pid}"
+            fds[name] = child.channel.fileno()
+            kill_at = None if child.kill_at == NEVER else child.kill_at  # JSON has no infinity
+            workers.append([child.number, child.generation, child.pid, name, child.born, child.retiring, kill_at])
+        return fds, workers
 
     def _become_worker(self, task: Task, seat: Seat, masters_end: socket.socket) -> None:
         """The child's side of the fork; does not return. It keeps nothing of its siblings'."""

@@ -57,7 +57,7 @@ class Outcome:
 
 def handshakes(target: Target, seconds: float, *, resume: bool, at_once: int = HANDSHAKES_AT_ONCE) -> Outcome:
     """New connections, each with a handshake and one GET that ends it; with `resume`, by the last one's ticket."""
-    context, port = _client_context(target), target.port
+    context, port = client_context(target), target.port
     session = _first_session(context, port) if resume else None
     outcome = Outcome()
     deadline = time.monotonic() + seconds
@@ -93,7 +93,7 @@ class Kept:
     """
 
     def __init__(self, target: Target) -> None:
-        context = _client_context(target)
+        context = client_context(target)
         self._get = _request("/", close=False)
         self._groups: list[list[ssl.SSLSocket]] = []
         for _ in range(KEPT_GROUPS):
@@ -141,7 +141,7 @@ class Kept:
 
 def bulk(target: Target, path: str, seconds: float) -> Outcome:
     """Whole downloads of `path`, one after the other over one connection; counts body bytes."""
-    with _connect(_client_context(target), target.port, None) as conn:
+    with _connect(client_context(target), target.port, None) as conn:
         conn.do_handshake()
         outcome = Outcome(ciphers={_cipher(conn)})
         get = _request(path, close=False)
@@ -161,7 +161,7 @@ def bulk(target: Target, path: str, seconds: float) -> Outcome:
 
 def upload(target: Target, seconds: float) -> Outcome:
     """Whole uploads of UPLOAD_BYTES, one after the other over one connection; counts body bytes."""
-    with _connect(_client_context(target), target.port, None) as conn:
+    with _connect(client_context(target), target.port, None) as conn:
         conn.do_handshake()
         outcome = Outcome(ciphers={_cipher(conn)})
         block = bytes(UPLOAD_WRITE_BYTES)
@@ -177,7 +177,7 @@ def upload(target: Target, seconds: float) -> Outcome:
 
 def idle(target: Target, count: int) -> list[ssl.SSLSocket]:
     """So many connections that have had one answer and are silent since. The caller closes them."""
-    context = _client_context(target)
+    context = client_context(target)
     kept = []
     for _ in range(count):
         conn = _connect(context, target.port, None)
@@ -200,7 +200,7 @@ def _greet(conn: ssl.SSLSocket, get: bytes) -> None:
     _read_response(conn)
 
 
-def _client_context(target: Target) -> ssl.SSLContext:
+def client_context(target: Target) -> ssl.SSLContext:
     """TLS 1.3 only, the suite of openssl.cnf, and the ALPN name that curl sends."""
     context = ssl.create_default_context()
     context.check_hostname = False

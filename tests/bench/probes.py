@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from . import load, memory, peers
+from . import floor, load, memory, peers
 from .measure import Place, cpu_ns, settled_cpu_ns, tree
 
 Figures = dict[str, float]
@@ -116,7 +116,17 @@ def _busiest_us(server: peers.Server, target: load.Target, cpus: set[int]) -> fl
     return max(cpu_ns(pid) - used for pid, used in before.items()) / done / 1000
 
 
+def _floor(where: Place) -> Figures:
+    """Microseconds of CPU that pyOpenSSL alone takes for a connection."""
+    return {
+        "floor_us.handshake": floor.connection_us(where.site.rsa, resume=False),
+        "floor_us.p256": floor.connection_us(where.site.p256, resume=False),
+        "floor_us.resumed": floor.connection_us(where.site.rsa, resume=True),
+    }
+
+
 PROBES = (
+    Probe("floor", "us of CPU that pyOpenSSL alone takes for a connection", _floor),
     Probe("idle", "KB of memory for an idle connection", _idle),
     Probe("workers", "MB of private memory for a worker more", _workers),
     Probe("crowd", "p99 of a new client beside 10,000 idle connections", _crowd),

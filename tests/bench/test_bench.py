@@ -1,4 +1,7 @@
-"""The benchmark's own arithmetic: CPU time of a process tree, medians and ratios. No server is measured here."""
+"""The benchmark's own arithmetic: CPU time of a process tree, medians, ratios and what is written of them.
+
+No server is measured here.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
-from . import load, report
-from .measure import CASES, Cell, Sample, tree_cpu_ns
+from . import chart, document, load, report, targets
+from .measure import CASES, Cell, Results, Sample, tree_cpu_ns
 
 SPIN_NS = 100_000_000
 # A thread, a child that ended and a child that lives burn SPIN_NS each, and then nothing moves any more.
@@ -62,6 +67,57 @@ def test_table_and_json_give_medians_and_their_ratio() -> None:
     cases = report.as_json([case], results, {}, [], 3, 1.0)["cases"]
     assert cases[0]["ratios"] == {"ours/nginx": 1.22, "ours/uwsgi": None}
     assert cases[0]["peers"]["uwsgi"]["failed"] == "it fell"
+
+
+def _results(ours: float, nginx: float) -> Results:
+    return {"handshake": {"ours": _cell(ours), "nginx": _cell(nginx)}}
+
+
+@pytest.mark.parametrize(("ours", "kept"), [(90.0, True), (95.0, True), (95.1, False)])
+def test_a_promise_is_judged_by_its_ratio(ours: float, kept: bool) -> None:
+    (verdict,) = targets.verdicts(_results(ours, 100.0), {})
+    assert (verdict.value, verdict.is_met) == (ours / 100, kept)
+
+
+@pytest.mark.parametrize(
+    ("figures", "kept"),
+    [
+        ({"scaling": 1.9}, True),
+        ({"scaling": 1.8}, False),
+        ({"worker_mb": 13.0}, False),
+        ({"crowd_p99_ms.alone": 2.0, "crowd_p99_ms.crowded": 2.4}, True),
+        ({"crowd_p99_ms.alone": 2.0, "crowd_p99_ms.crowded": 2.6}, False),
+    ],
+)
+def test_a_promise_is_judged_by_its_figure(figures: dict[str, float], kept: bool) -> None:
+    assert [verdict.is_met for verdict in targets.verdicts({}, figures)] == [kept]
+
+
+def test_what_was_not_measured_is_not_judged() -> None:
+    assert targets.verdicts({"handshake": {"ours": _cell(1), "nginx": Cell(failed="it fell")}}, {}) == []
+
+
+def test_a_run_replaces_the_last_one_in_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page, picture = tmp_path / "page.md", tmp_path / "picture.svg"
+    monkeypatch.setattr(document, "PAGE", page)
+    monkeypatch.setattr(document, "PICTURE", picture)
+    page.write_text(f"before\n{document.BEGIN}old\n{document.END}after\n")
+    results = _results(95.1, 100.0)
+    verdicts = targets.verdicts(results, {})
+    document.write("bin/bench --rounds 1", [CASES[0]], ["ours", "nginx"], results, {"scaling": 1.9}, verdicts)
+    text = page.read_text()
+    assert text.startswith(f"before\n{document.BEGIN}")
+    assert text.endswith(f"{document.END}after\n")
+    assert "old" not in text
+    assert "`bin/bench --rounds 1`" in text
+    assert "| handshake: ours/nginx | 0.95 | ≤ 0.95 | **missed** |" in text
+    assert ElementTree.fromstring(picture.read_text()).tag.endswith("svg")
+
+
+def test_bars_are_as_long_as_their_costs() -> None:
+    picture = ElementTree.fromstring(chart.svg([CASES[0]], _results(50.0, 100.0)))
+    bars = [bar for bar in picture.iter("{http://www.w3.org/2000/svg}rect") if bar.get("x")]
+    assert [int(bar.get("width", 0)) for bar in bars] == [chart.BAR_WIDTH_MAX // 2, chart.BAR_WIDTH_MAX]
 
 
 @pytest.mark.parametrize(

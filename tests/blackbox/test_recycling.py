@@ -9,10 +9,11 @@ import socket
 from pathlib import Path
 
 import pytest
+from pki import pki
 
 from .server import Daemon, loopback, uwsgi_tls, wait_for_end, wait_until
 from .test_http_to import PORT, SECONDS, USER, Call, Client, Node
-from .test_life import APPLICATION, Load, pki, readable, serving, workers
+from .test_life import APPLICATION, Load, readable, serving, workers
 
 TAKES_OVER = r"worker (\d+) \(pid: (\d+)\) takes over from worker \1 \(pid: (\d+)\)"
 

@@ -205,7 +205,7 @@ def test_one_that_fails_late_leaves_nothing() -> None:
         before = site.daemon.wait_for_workers(1)
         site.write("processes = 2", f"https = {site.host}:9443,{ours}", f"wsgi-file = {site.public}/broken.py")
         assert "could not start" in site.refused()
-        assert not listens(site.host, 9443)
+        wait_until(lambda: not listens(site.host, 9443), SECONDS, lambda: "it still listens")
         assert answers(site.host, PORT)
         assert pids(site.daemon.wait_for_workers(1)) == pids(before)
         os.kill(before[0].pid, signal.SIGKILL)  # who comes instead gets what serves
