@@ -18,8 +18,8 @@ LAYERS = (
     "lounge crowd channel intake sources service farewell access exchange connection tunnel arrival vhosts"
     " backends calls wear census stats",
     "worker",
-    "named endpoints masters_own reconfigure change respawn workers overdue teller upgrade supervisor"
-    " life master succession",
+    "named endpoints masters_own reconfigure change respawn workers overdue fleet looks signals teller upgrade"
+    " supervisor life master succession",
     "check help man completion tree explain control status cli __main__",
 )
 LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in names.split()}

@@ -1,4 +1,4 @@
-"""supervisor.py: every decision about workers, on a fleet that does not exist, with a clock of the test's own.
+"""supervisor.py: every decision about workers, on workers that do not exist, with a clock of the test's own.
 
 Real processes and real signals: blackbox/test_life.py.
 """
@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from uwsgi_tls import respawn, supervisor, watch, worker, workers
+from uwsgi_tls import fleet, looks, respawn, signals, supervisor, watch, worker, workers
 from uwsgi_tls.change import Change, Left, Succession
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.heritage import UPGRADE, Heritage
@@ -54,26 +54,28 @@ class Pipe:
 class Entries(Workers):
     """Workers that are entries only: pids are made up, and what would be sent to them is noted."""
 
-    fleet: Fleet
+    master: Master
 
     def spawn(self, task: Task, number: int, generation: int) -> None:
-        self.fleet.spawned.append((number, generation))
-        pid = len(self.fleet.theirs) + 1
-        ours, self.fleet.theirs[pid] = socket.socketpair()
+        self.master.spawned.append((number, generation))
+        pid = len(self.master.theirs) + 1
+        ours, self.master.theirs[pid] = socket.socketpair()
         slot = self._scoreboard.take()
-        self._by_pid[pid] = Entry(number, generation, pid, ours, self.fleet.clock.monotonic(), slot, fleet=self.fleet)
+        self._by_pid[pid] = Entry(
+            number, generation, pid, ours, self.master.clock.monotonic(), slot, master=self.master
+        )
 
 
 @dataclass(slots=True)
 class Entry(Worker):
-    fleet: Fleet = None  # type: ignore[assignment]  # it is always given
+    master: Master = None  # type: ignore[assignment]  # it is always given
 
     def signal(self, number: int) -> None:
         name = "STACKS" if number == worker.STACKS_SIGNAL else signal.Signals(number).name
-        self.fleet.signals.append((self.number, name))
+        self.master.signals.append((self.number, name))
 
 
-class Fleet(Supervisor):
+class Master(Supervisor):
     """A supervisor whose workers are entries only; what it would do to them is noted."""
 
     def __init__(self, processes: int, clock: Clock, **options: Any) -> None:
@@ -109,16 +111,16 @@ class Fleet(Supervisor):
             ),
             fifos=[self.pipe],  # type: ignore[list-item]
         )
-        self._workers = Entries(self._scoreboard, lambda: None)
-        self._workers.fleet = self
+        self._workers = self._fleet.workers = Entries(self._scoreboard, lambda: None)
+        self._workers.master = self
 
     def reopen(self) -> Change:
         self.reopened += 1
         if self.reopen_fails:
             raise ConfigError("https", "=0,a,b", self.reopen_fails)
         made = [f"certificates of {self.reopened + 1}"]
-        config = replace(self._task.config, processes=self.processes)
-        task = replace(self._task, config=config, listeners=made)  # type: ignore[arg-type]
+        config = replace(self._fleet.task.config, processes=self.processes)
+        task = replace(self._fleet.task, config=config, listeners=made)  # type: ignore[arg-type]
         return Change(
             task,
             self.watch,  # type: ignore[arg-type]
@@ -132,8 +134,7 @@ class Fleet(Supervisor):
     # What happens to it.
 
     def begin(self) -> None:
-        for number in range(1, self._wanted + 1):
-            self._spawn(number)
+        self._fleet.begin(self._coming)
 
     def of(self, number: int, generation: int | None = None) -> Worker:
         """The worker of this number that is not retiring."""
@@ -162,7 +163,7 @@ class Fleet(Supervisor):
 
     @property
     def listeners(self) -> object:
-        return self._task.listeners[0]
+        return self._fleet.task.listeners[0]
 
     @property
     def over(self) -> bool:
@@ -179,38 +180,41 @@ class Fleet(Supervisor):
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(supervisor, "time", clock)
-    monkeypatch.setattr(workers, "time", clock)
+    for module in (workers, fleet, looks):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
 @pytest.fixture
-def starting(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+def starting(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Master]:
     """Three workers of which none is ready yet."""
-    fleet = Fleet(3, clock)
-    monkeypatch.setattr(supervisor, "line", fleet.said.append)
-    monkeypatch.setattr(workers, "line", fleet.said.append)
-    fleet.begin()
-    yield fleet
-    fleet.close()
+    master = Master(3, clock)
+    monkeypatch.setattr(supervisor, "line", master.said.append)
+    for module in (workers, fleet):
+        monkeypatch.setattr(module, "line", master.said.append)
+    master.begin()
+    yield master
+    master.close()
 
 
 @pytest.fixture
-def fleet(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+def master(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Master]:
     """Two workers that serve."""
-    fleet = Fleet(2, clock)
-    monkeypatch.setattr(supervisor, "line", fleet.said.append)
-    monkeypatch.setattr(workers, "line", fleet.said.append)
-    fleet.begin()
-    fleet.gets_ready(*fleet._workers)
-    fleet.spawned.clear()
-    yield fleet
-    fleet.close()
+    master = Master(2, clock)
+    monkeypatch.setattr(supervisor, "line", master.said.append)
+    for module in (workers, fleet):
+        monkeypatch.setattr(module, "line", master.said.append)
+    master.begin()
+    master.gets_ready(*master._workers)
+    master.spawned.clear()
+    yield master
+    master.close()
 
 
 # --- the start --------------------------------------------------------------------------------
 
 
-def test_it_has_started_when_all_are_ready(starting: Fleet) -> None:
+def test_it_has_started_when_all_are_ready(starting: Master) -> None:
     for number in (1, 3):
         starting.gets_ready(starting.of(number))
         assert starting.reports == []
@@ -220,7 +224,7 @@ def test_it_has_started_when_all_are_ready(starting: Fleet) -> None:
 
 
 @pytest.mark.parametrize(("status", "expected"), [(KILLED, 1), (0, 1), (EXITED, 1), (DIED_OF_22, 22)])
-def test_a_start_that_fails(starting: Fleet, status: int, expected: int) -> None:
+def test_a_start_that_fails(starting: Master, status: int, expected: int) -> None:
     """The first worker that cannot start ends it all, with its own status."""
     starting.gets_ready(starting.of(1))
     starting.dies(starting.of(2), status)
@@ -235,278 +239,278 @@ def test_a_start_that_fails(starting: Fleet, status: int, expected: int) -> None
 # --- deaths -----------------------------------------------------------------------------------
 
 
-def test_back_off(fleet: Fleet, clock: Clock) -> None:
+def test_back_off(master: Master, clock: Clock) -> None:
     """At once, then after 0.5, 1, 2 ... 30 seconds as long as it dies young; the other one is not concerned."""
     delays = []
     for _ in range(10):
-        fleet.dies(fleet.of(1))
+        master.dies(master.of(1))
         began = clock.now
-        fleet._keep_time()
-        while not fleet.spawned:
-            step = fleet._patience()
+        master._keep_time()
+        while not master.spawned:
+            step = master._patience()
             assert step > 0
             clock.now += step
-            fleet._keep_time()
+            master._keep_time()
         delays.append(clock.now - began)
-        assert fleet.spawned == [(1, 1)]
-        fleet.spawned.clear()
-        fleet.gets_ready(fleet.of(1))
+        assert master.spawned == [(1, 1)]
+        master.spawned.clear()
+        master.gets_ready(master.of(1))
     assert delays == pytest.approx([0, 0.5, 1, 2, 4, 8, 16, 30, 30, 30])
-    fleet.dies(fleet.of(2))
-    fleet._keep_time()
-    assert fleet.spawned == [(2, 1)]
+    master.dies(master.of(2))
+    master._keep_time()
+    assert master.spawned == [(2, 1)]
 
 
-def test_a_worker_that_has_lived_is_replaced_at_once(fleet: Fleet, clock: Clock) -> None:
+def test_a_worker_that_has_lived_is_replaced_at_once(master: Master, clock: Clock) -> None:
     for _ in range(4):
-        fleet.dies(fleet.of(1))
+        master.dies(master.of(1))
         clock.now += 5
-        fleet._keep_time()
+        master._keep_time()
     clock.now += respawn.YOUNG_SECONDS
-    fleet.spawned.clear()
-    fleet.dies(fleet.of(1))
-    fleet._keep_time()
-    assert fleet.spawned == [(1, 1)]
+    master.spawned.clear()
+    master.dies(master.of(1))
+    master._keep_time()
+    assert master.spawned == [(1, 1)]
 
 
-def test_a_successor_that_cannot_start_is_no_failed_start(fleet: Fleet, clock: Clock) -> None:
-    fleet.dies(fleet.of(1))
-    fleet._keep_time()
-    fleet.dies(fleet.of(1), DIED_OF_22)
-    assert not fleet.signals
+def test_a_successor_that_cannot_start_is_no_failed_start(master: Master, clock: Clock) -> None:
+    master.dies(master.of(1))
+    master._keep_time()
+    master.dies(master.of(1), DIED_OF_22)
+    assert not master.signals
     clock.now += 1
-    fleet._keep_time()
-    assert fleet.numbers() == [(1, 1), (2, 1)]
-    assert fleet.reports == [0]
+    master._keep_time()
+    assert master.numbers() == [(1, 1), (2, 1)]
+    assert master.reports == [0]
 
 
 # --- reloads ----------------------------------------------------------------------------------
 
 
-def test_reload(fleet: Fleet) -> None:
+def test_reload(master: Master) -> None:
     """The old ones serve until all new ones are ready; then they retire."""
-    fleet._take(signal.SIGHUP)
-    assert fleet.spawned == [(1, 2), (2, 2)]
-    fleet.gets_ready(fleet.of(1, 2))
-    assert (fleet.generation, fleet.signals) == (1, [])
-    fleet.gets_ready(fleet.of(2, 2))
-    assert fleet.generation == 2
-    assert fleet.signals == [(1, "SIGTERM"), (2, "SIGTERM")]
-    assert fleet.listeners == "certificates of 2"
-    for child in [child for child in fleet._workers if child.generation == 1]:
-        fleet.dies(child, 0)
-    fleet._keep_time()
-    assert fleet.numbers() == [(1, 2), (2, 2)]
-    assert fleet.spawned == [(1, 2), (2, 2)]
+    master._take(signal.SIGHUP)
+    assert master.spawned == [(1, 2), (2, 2)]
+    master.gets_ready(master.of(1, 2))
+    assert (master.generation, master.signals) == (1, [])
+    master.gets_ready(master.of(2, 2))
+    assert master.generation == 2
+    assert master.signals == [(1, "SIGTERM"), (2, "SIGTERM")]
+    assert master.listeners == "certificates of 2"
+    for child in [child for child in master._workers if child.generation == 1]:
+        master.dies(child, 0)
+    master._keep_time()
+    assert master.numbers() == [(1, 2), (2, 2)]
+    assert master.spawned == [(1, 2), (2, 2)]
 
 
-def test_a_file_that_cannot_be_used_rejects_the_reload(fleet: Fleet) -> None:
-    fleet.reopen_fails = "key: does not match"
-    fleet._take(signal.SIGHUP)
-    assert (fleet.spawned, fleet.generation, fleet.listeners) == ([], 1, "certificates of 1")
-    assert any("generation 1 stays" in text and "key: does not match" in text for text in fleet.said)
-    fleet.reopen_fails = ""
-    fleet._take(signal.SIGHUP)
-    assert fleet.spawned == [(1, 2), (2, 2)]
+def test_a_file_that_cannot_be_used_rejects_the_reload(master: Master) -> None:
+    master.reopen_fails = "key: does not match"
+    master._take(signal.SIGHUP)
+    assert (master.spawned, master.generation, master.listeners) == ([], 1, "certificates of 1")
+    assert any("generation 1 stays" in text and "key: does not match" in text for text in master.said)
+    master.reopen_fails = ""
+    master._take(signal.SIGHUP)
+    assert master.spawned == [(1, 2), (2, 2)]
 
 
-def test_so_does_a_defect(fleet: Fleet) -> None:
-    fleet._reopen = lambda: [][0]
-    fleet._take(signal.SIGHUP)
-    assert fleet.spawned == []
-    assert any("a defect" in text and "IndexError" in text for text in fleet.said)
+def test_so_does_a_defect(master: Master) -> None:
+    master._reopen = lambda: [][0]
+    master._take(signal.SIGHUP)
+    assert master.spawned == []
+    assert any("a defect" in text and "IndexError" in text for text in master.said)
 
 
-def test_a_hang_up_while_one_is_under_way_is_taken_up_after_it(fleet: Fleet) -> None:
+def test_a_hang_up_while_one_is_under_way_is_taken_up_after_it(master: Master) -> None:
     """The files may have been read before what it is about was written."""
     for _ in range(3):
-        fleet._take(signal.SIGHUP)
-    assert fleet.spawned == [(1, 2), (2, 2)]
-    fleet.gets_ready(*fleet._workers)
-    assert fleet.spawned[2:] == [(1, 3), (2, 3)]
-    fleet.gets_ready(*fleet._workers)
-    assert (fleet.generation, fleet.spawned[4:]) == (3, [])
+        master._take(signal.SIGHUP)
+    assert master.spawned == [(1, 2), (2, 2)]
+    master.gets_ready(*master._workers)
+    assert master.spawned[2:] == [(1, 3), (2, 3)]
+    master.gets_ready(*master._workers)
+    assert (master.generation, master.spawned[4:]) == (3, [])
 
 
-def test_and_after_one_that_has_failed(fleet: Fleet) -> None:
-    fleet._take(signal.SIGHUP)
-    fleet._take(signal.SIGHUP)
-    fleet.dies(fleet.of(2, 2), DIED_OF_22)
-    assert fleet.spawned[2:] == [(1, 2), (2, 2)]
+def test_and_after_one_that_has_failed(master: Master) -> None:
+    master._take(signal.SIGHUP)
+    master._take(signal.SIGHUP)
+    master.dies(master.of(2, 2), DIED_OF_22)
+    assert master.spawned[2:] == [(1, 2), (2, 2)]
 
 
-def test_changed_files_bring_a_reload_about(fleet: Fleet, clock: Clock) -> None:
-    fleet.changed = True
-    fleet._keep_time()
-    assert fleet.spawned == []  # it is not time to look yet
+def test_changed_files_bring_a_reload_about(master: Master, clock: Clock) -> None:
+    master.changed = True
+    master._keep_time()
+    assert master.spawned == []  # it is not time to look yet
     clock.now += watch.LOOK_SECONDS
-    fleet._keep_time()
-    assert fleet.spawned == [(1, 2), (2, 2)]
+    master._keep_time()
+    assert master.spawned == [(1, 2), (2, 2)]
 
 
-def test_a_change_while_a_reload_is_under_way_is_not_lost(fleet: Fleet, clock: Clock) -> None:
+def test_a_change_while_a_reload_is_under_way_is_not_lost(master: Master, clock: Clock) -> None:
     """The watch is not asked then, since it tells of a change but once."""
-    fleet._take(signal.SIGHUP)
-    fleet.watch.has_changed = lambda: pytest.fail("asked")
+    master._take(signal.SIGHUP)
+    master.watch.has_changed = lambda: pytest.fail("asked")
     clock.now += watch.LOOK_SECONDS
-    fleet._keep_time()
-    fleet.watch.has_changed = lambda: True
-    fleet.gets_ready(*fleet._workers)
+    master._keep_time()
+    master.watch.has_changed = lambda: True
+    master.gets_ready(*master._workers)
     clock.now += watch.LOOK_SECONDS
-    fleet._keep_time()
-    assert fleet.spawned[2:] == [(1, 3), (2, 3)]
+    master._keep_time()
+    assert master.spawned[2:] == [(1, 3), (2, 3)]
 
 
-def test_the_end_of_the_monitor_is_told(fleet: Fleet) -> None:
-    fleet.monitor_ended = True
-    fleet._reap()
-    assert any("the monitor has ended" in text for text in fleet.said)
+def test_the_end_of_the_monitor_is_told(master: Master) -> None:
+    master.monitor_ended = True
+    master._reap()
+    assert any("the monitor has ended" in text for text in master.said)
 
 
-def test_once_a_day(fleet: Fleet, clock: Clock) -> None:
+def test_once_a_day(master: Master, clock: Clock) -> None:
     for _ in range(4):
         clock.now += 86000.0
-        fleet._keep_time()
-    assert len(fleet.days) == 2
-    assert fleet._patience() <= 86400.0
+        master._keep_time()
+    assert len(master.days) == 2
+    assert master._patience() <= 86400.0
 
 
-def test_reload_that_fails(fleet: Fleet, clock: Clock) -> None:
+def test_reload_that_fails(master: Master, clock: Clock) -> None:
     """One new worker cannot start: the new generation is ended, the old one never noticed."""
-    fleet._take(signal.SIGHUP)
-    ready, broken = fleet.of(1, 2), fleet.of(2, 2)
-    fleet.gets_ready(ready)
-    fleet.dies(broken, DIED_OF_22)
-    assert fleet.signals == [(1, "SIGKILL")]
-    fleet.dies(ready)
-    fleet._keep_time()
-    assert fleet.numbers() == [(1, 1), (2, 1)]
-    assert (fleet.generation, fleet.title) == (1, "serving")
-    fleet._take(signal.SIGHUP)
-    fleet.gets_ready(*fleet._workers)
-    assert fleet.numbers() == [(1, 2), (2, 2)]
+    master._take(signal.SIGHUP)
+    ready, broken = master.of(1, 2), master.of(2, 2)
+    master.gets_ready(ready)
+    master.dies(broken, DIED_OF_22)
+    assert master.signals == [(1, "SIGKILL")]
+    master.dies(ready)
+    master._keep_time()
+    assert master.numbers() == [(1, 1), (2, 1)]
+    assert (master.generation, master.title) == (1, "serving")
+    master._take(signal.SIGHUP)
+    master.gets_ready(*master._workers)
+    assert master.numbers() == [(1, 2), (2, 2)]
 
 
-def test_an_old_worker_that_dies_while_a_reload_is_under_way(fleet: Fleet, clock: Clock) -> None:
+def test_an_old_worker_that_dies_while_a_reload_is_under_way(master: Master, clock: Clock) -> None:
     """Its number is about to come anyway; if the reload fails, it comes after all."""
-    fleet._take(signal.SIGHUP)
-    fleet.dies(fleet.of(1, 1))
-    fleet._keep_time()
-    assert fleet.spawned == [(1, 2), (2, 2)]
-    fleet.dies(fleet.of(2, 2), DIED_OF_22)
-    fleet._keep_time()
-    assert (1, 1) in fleet.numbers()
-    assert fleet.spawned[-1] == (1, 1)
+    master._take(signal.SIGHUP)
+    master.dies(master.of(1, 1))
+    master._keep_time()
+    assert master.spawned == [(1, 2), (2, 2)]
+    master.dies(master.of(2, 2), DIED_OF_22)
+    master._keep_time()
+    assert (1, 1) in master.numbers()
+    assert master.spawned[-1] == (1, 1)
 
 
-def test_a_new_worker_that_was_ready_and_dies_before_the_others_are(fleet: Fleet, clock: Clock) -> None:
-    fleet._take(signal.SIGHUP)
-    fleet.gets_ready(fleet.of(1, 2))
-    fleet.dies(fleet.of(1, 2))
-    fleet._keep_time()
-    assert fleet.spawned[-1] == (1, 2)
-    fleet.gets_ready(fleet.of(1, 2), fleet.of(2, 2))
-    assert fleet.generation == 2
+def test_a_new_worker_that_was_ready_and_dies_before_the_others_are(master: Master, clock: Clock) -> None:
+    master._take(signal.SIGHUP)
+    master.gets_ready(master.of(1, 2))
+    master.dies(master.of(1, 2))
+    master._keep_time()
+    assert master.spawned[-1] == (1, 2)
+    master.gets_ready(master.of(1, 2), master.of(2, 2))
+    assert master.generation == 2
 
 
-def test_a_pending_replacement_is_overtaken_by_a_reload(fleet: Fleet, clock: Clock) -> None:
+def test_a_pending_replacement_is_overtaken_by_a_reload(master: Master, clock: Clock) -> None:
     for _ in range(2):
-        fleet.dies(fleet.of(1))
+        master.dies(master.of(1))
         clock.now += 0.1
-        fleet._keep_time()
-    assert fleet.numbers() == [(2, 1)]
-    fleet._take(signal.SIGHUP)
-    fleet.gets_ready(*fleet._workers)
+        master._keep_time()
+    assert master.numbers() == [(2, 1)]
+    master._take(signal.SIGHUP)
+    master.gets_ready(*master._workers)
     clock.now += 60
-    fleet._keep_time()
-    assert fleet.numbers() == [(1, 2), (2, 2)]
+    master._keep_time()
+    assert master.numbers() == [(1, 2), (2, 2)]
 
 
 # --- workers that are worn --------------------------------------------------------------------
 
 
-def asks(fleet: Fleet, child: Worker) -> None:
+def asks(master: Master, child: Worker) -> None:
     """It asks for its successor, and the master has its turn."""
-    fleet.theirs[child.pid].send(worker.WORN)
-    fleet._hear()
-    fleet._keep_time()
+    master.theirs[child.pid].send(worker.WORN)
+    master._hear()
+    master._keep_time()
 
 
-def test_a_worn_worker_serves_until_its_successor_is_ready(fleet: Fleet) -> None:
-    old = fleet.of(1)
-    asks(fleet, old)
-    assert (fleet.spawned, fleet.signals) == ([(1, 1)], [])
-    (new,) = (child for child in fleet._workers if child.number == 1 and child is not old)
-    fleet.gets_ready(new)
-    assert fleet.signals == [(1, "SIGTERM")]
+def test_a_worn_worker_serves_until_its_successor_is_ready(master: Master) -> None:
+    old = master.of(1)
+    asks(master, old)
+    assert (master.spawned, master.signals) == ([(1, 1)], [])
+    (new,) = (child for child in master._workers if child.number == 1 and child is not old)
+    master.gets_ready(new)
+    assert master.signals == [(1, "SIGTERM")]
     assert (old.retiring, new.retiring) == (True, False)
-    fleet.dies(old, 0)
-    fleet._keep_time()
-    assert fleet.spawned == [(1, 1)]
-    assert fleet.numbers() == [(1, 1), (2, 1)]
+    master.dies(old, 0)
+    master._keep_time()
+    assert master.spawned == [(1, 1)]
+    assert master.numbers() == [(1, 1), (2, 1)]
 
 
-def test_one_after_the_other(fleet: Fleet) -> None:
-    first, second = fleet.of(1), fleet.of(2)
-    asks(fleet, first)
-    asks(fleet, second)
-    assert fleet.spawned == [(1, 1)]
-    fleet.gets_ready(*(child for child in fleet._workers if not child.ready))
-    fleet._keep_time()
-    assert fleet.spawned == [(1, 1), (2, 1)]
+def test_one_after_the_other(master: Master) -> None:
+    first, second = master.of(1), master.of(2)
+    asks(master, first)
+    asks(master, second)
+    assert master.spawned == [(1, 1)]
+    master.gets_ready(*(child for child in master._workers if not child.ready))
+    master._keep_time()
+    assert master.spawned == [(1, 1), (2, 1)]
 
 
-def test_a_successor_that_dies_is_tried_again_later(fleet: Fleet, clock: Clock) -> None:
-    old = fleet.of(1)
-    asks(fleet, old)
+def test_a_successor_that_dies_is_tried_again_later(master: Master, clock: Clock) -> None:
+    old = master.of(1)
+    asks(master, old)
     for _ in range(2):
-        (new,) = (child for child in fleet._workers if not child.ready)
-        fleet.dies(new, DIED_OF_22)
-        fleet._keep_time()
-    assert len(fleet.spawned) == 2
-    assert not fleet.signals
+        (new,) = (child for child in master._workers if not child.ready)
+        master.dies(new, DIED_OF_22)
+        master._keep_time()
+    assert len(master.spawned) == 2
+    assert not master.signals
     clock.now += 0.5
-    fleet._keep_time()
-    assert len(fleet.spawned) == 3
+    master._keep_time()
+    assert len(master.spawned) == 3
     assert not old.retiring
 
 
-def test_an_old_one_that_dies_meanwhile(fleet: Fleet, clock: Clock) -> None:
+def test_an_old_one_that_dies_meanwhile(master: Master, clock: Clock) -> None:
     """Its successor is on its way already, and one is enough."""
-    old = fleet.of(1)
-    asks(fleet, old)
-    fleet.dies(old)
+    old = master.of(1)
+    asks(master, old)
+    master.dies(old)
     clock.now += 60
-    fleet._keep_time()
-    assert fleet.spawned == [(1, 1)]
-    fleet.gets_ready(fleet.of(1))
-    assert fleet.numbers() == [(1, 1), (2, 1)]
+    master._keep_time()
+    assert master.spawned == [(1, 1)]
+    master.gets_ready(master.of(1))
+    assert master.numbers() == [(1, 1), (2, 1)]
 
 
-def test_worn_while_a_reload_is_under_way(fleet: Fleet) -> None:
+def test_worn_while_a_reload_is_under_way(master: Master) -> None:
     """The reload brings its successor; where that fails, it comes after all."""
-    old = fleet.of(1)
-    fleet._take(signal.SIGHUP)
-    asks(fleet, old)
-    assert fleet.spawned == [(1, 2), (2, 2)]
-    new = [child for child in fleet._workers if child.generation == 2]
-    fleet.dies(new[0], DIED_OF_22)
-    fleet.dies(new[1])
-    fleet._keep_time()
-    assert fleet.spawned[2:] == [(1, 1)]
+    old = master.of(1)
+    master._take(signal.SIGHUP)
+    asks(master, old)
+    assert master.spawned == [(1, 2), (2, 2)]
+    new = [child for child in master._workers if child.generation == 2]
+    master.dies(new[0], DIED_OF_22)
+    master.dies(new[1])
+    master._keep_time()
+    assert master.spawned[2:] == [(1, 1)]
 
 
-def test_nobody_is_replaced_in_a_stop(fleet: Fleet) -> None:
-    old = fleet.of(1)
-    fleet._take(signal.SIGTERM)
-    asks(fleet, old)
-    assert fleet.spawned == []
+def test_nobody_is_replaced_in_a_stop(master: Master) -> None:
+    old = master.of(1)
+    master._take(signal.SIGTERM)
+    asks(master, old)
+    assert master.spawned == []
 
 
 # --- time that is over ------------------------------------------------------------------------
 
 
-def test_a_start_that_does_not_end(starting: Fleet, clock: Clock) -> None:
+def test_a_start_that_does_not_end(starting: Master, clock: Clock) -> None:
     """It is told to say where it is, then killed, and the start has failed."""
     starting.gets_ready(starting.of(1), starting.of(2))
     clock.now += 120
@@ -521,91 +525,92 @@ def test_a_start_that_does_not_end(starting: Fleet, clock: Clock) -> None:
 
 def test_harakiri(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed, counted, and replaced at once however young it was and however often that happens."""
-    fleet = Fleet(1, clock, wsgi_file="app.py", harakiri=5)
-    monkeypatch.setattr(supervisor, "line", fleet.said.append)
-    monkeypatch.setattr(workers, "line", fleet.said.append)
-    fleet.begin()
-    fleet._keep_time()
+    master = Master(1, clock, wsgi_file="app.py", harakiri=5)
+    monkeypatch.setattr(supervisor, "line", master.said.append)
+    for module in (workers, fleet):
+        monkeypatch.setattr(module, "line", master.said.append)
+    master.begin()
+    master._keep_time()
     for count in (1, 2, 3):
-        child = fleet.of(1)
-        fleet.gets_ready(child)
+        child = master.of(1)
+        master.gets_ready(child)
         began = clock.now
         for _ in range(6):
-            assert (1, "STACKS") not in fleet.signals[2 * (count - 1) :]
+            assert (1, "STACKS") not in master.signals[2 * (count - 1) :]
             clock.now += 1
             child.slot.beat(clock.now, began)
-            fleet._keep_time()
-        assert fleet.signals[-1] == (1, "STACKS")
-        assert fleet._scoreboard.read().harakiris == count
+            master._keep_time()
+        assert master.signals[-1] == (1, "STACKS")
+        assert master._scoreboard.read().harakiris == count
         clock.now += workers.FIRST_WORD_SECONDS
-        fleet._keep_time()
-        assert fleet.signals[-1] == (1, "SIGKILL")
-        fleet.dies(child)
-        fleet._keep_time()
-        assert len(fleet.spawned) == 1 + count
-    fleet.close()
+        master._keep_time()
+        assert master.signals[-1] == (1, "SIGKILL")
+        master.dies(child)
+        master._keep_time()
+        assert len(master.spawned) == 1 + count
+    master.close()
 
 
 def test_no_harakiri_without_an_application(clock: Clock) -> None:
-    fleet = Fleet(1, clock, harakiri=5)
-    fleet.begin()
-    fleet.gets_ready(fleet.of(1))
+    master = Master(1, clock, harakiri=5)
+    master.begin()
+    master.gets_ready(master.of(1))
     clock.now += 60
-    fleet._keep_time()
-    assert fleet.signals == []
-    fleet.close()
+    master._keep_time()
+    assert master.signals == []
+    master.close()
 
 
 # --- giving up --------------------------------------------------------------------------------
 
 
-def fails_to_start(fleet: Fleet, clock: Clock) -> None:
+def fails_to_start(master: Master, clock: Clock) -> None:
     """Whoever comes next dies before it is ready."""
-    while all(child.ready for child in fleet._workers):
+    while all(child.ready for child in master._workers):
         clock.now += 1
-        fleet._keep_time()
-    fleet.dies(next(child for child in fleet._workers if not child.ready), DIED_OF_22)
+        master._keep_time()
+    master.dies(next(child for child in master._workers if not child.ready), DIED_OF_22)
 
 
-def test_it_gives_up_when_nobody_serves_and_nobody_can(fleet: Fleet, clock: Clock) -> None:
-    fleet.dies(fleet.of(1))
+def test_it_gives_up_when_nobody_serves_and_nobody_can(master: Master, clock: Clock) -> None:
+    master.dies(master.of(1))
     for _ in range(30):
-        fails_to_start(fleet, clock)
-    assert fleet._status == supervisor.EXIT_STOPPED, "the other one serves"
-    fleet.dies(fleet.of(2))
-    while not fleet.over:
-        fails_to_start(fleet, clock)
-    assert fleet._status == supervisor.EXIT_GAVE_UP
-    assert any("respawning too fast" in text for text in fleet.said)
+        fails_to_start(master, clock)
+    assert master._status == supervisor.EXIT_STOPPED, "the other one serves"
+    master.dies(master.of(2))
+    while not master.over:
+        fails_to_start(master, clock)
+    assert master._status == supervisor.EXIT_GAVE_UP
+    assert any("respawning too fast" in text for text in master.said)
 
 
-def test_one_that_becomes_ready_ends_the_count(fleet: Fleet, clock: Clock) -> None:
-    for child in list(fleet._workers):
-        fleet.dies(child)
+def test_one_that_becomes_ready_ends_the_count(master: Master, clock: Clock) -> None:
+    for child in list(master._workers):
+        master.dies(child)
     for _ in range(19):
-        fails_to_start(fleet, clock)
-    while all(child.ready for child in fleet._workers):
+        fails_to_start(master, clock)
+    while all(child.ready for child in master._workers):
         clock.now += 1
-        fleet._keep_time()
-    fleet.gets_ready(next(child for child in fleet._workers if not child.ready))
-    fleet.dies(fleet.of(next(iter(fleet.numbers()))[0]))
-    fails_to_start(fleet, clock)
-    assert not fleet.over
+        master._keep_time()
+    master.gets_ready(next(child for child in master._workers if not child.ready))
+    master.dies(master.of(next(iter(master.numbers()))[0]))
+    fails_to_start(master, clock)
+    assert not master.over
 
 
 def test_a_first_start_without_forks_fails_in_the_end(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> NoReturn:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    fleet = Fleet(2, clock)
-    monkeypatch.setattr(supervisor, "line", fleet.said.append)
-    monkeypatch.setattr(fleet._workers, "spawn", refuse)
-    fleet.begin()
+    master = Master(2, clock)
+    monkeypatch.setattr(supervisor, "line", master.said.append)
+    monkeypatch.setattr(master._workers, "spawn", refuse)
+    master.begin()
     began = clock.now
-    while not fleet.over:
-        clock.now += fleet._patience()
-        fleet._keep_time()
-    assert fleet.reports == [supervisor.EXIT_GAVE_UP]
+    while not master.over:
+        clock.now += master._patience()
+        master._keep_time()
+    assert master.reports == [supervisor.EXIT_GAVE_UP]
     assert 60 < clock.now - began < 200
 
 
@@ -630,14 +635,14 @@ class Manager:
 
 
 @pytest.fixture
-def manager(fleet: Fleet) -> Manager:
-    manager = fleet._notifier = Manager()  # type: ignore[assignment]
-    for child in fleet._workers:
-        child.slot.beat(fleet.clock.now)
+def manager(master: Master) -> Manager:
+    manager = master._notifier = Manager()  # type: ignore[assignment]
+    for child in master._workers:
+        child.slot.beat(master.clock.now)
     return manager
 
 
-def test_the_manager_is_told_of_the_start_once_it_serves(starting: Fleet) -> None:
+def test_the_manager_is_told_of_the_start_once_it_serves(starting: Master) -> None:
     manager = starting._notifier = Manager()  # type: ignore[assignment]
     starting.gets_ready(starting.of(1), starting.of(2))
     starting.dies(starting.of(1))  # which was ready, so it is replaced: no failed start
@@ -648,7 +653,7 @@ def test_the_manager_is_told_of_the_start_once_it_serves(starting: Fleet) -> Non
     assert starting.reports == [0]
 
 
-def test_a_failed_start_is_told(starting: Fleet) -> None:
+def test_a_failed_start_is_told(starting: Master) -> None:
     manager = starting._notifier = Manager()  # type: ignore[assignment]
     starting.dies(starting.of(2), DIED_OF_22)
     assert manager.told == [
@@ -656,56 +661,56 @@ def test_a_failed_start_is_told(starting: Fleet) -> None:
     ]
 
 
-def test_a_reload_is_told_before_and_after(fleet: Fleet, manager: Manager) -> None:
-    reopen = fleet._reopen
-    fleet._reopen = lambda: manager.told.append("files are read") or reopen()  # type: ignore[func-returns-value]
-    fleet._take(signal.SIGHUP)
+def test_a_reload_is_told_before_and_after(master: Master, manager: Manager) -> None:
+    reopen = master._reopen
+    master._reopen = lambda: manager.told.append("files are read") or reopen()  # type: ignore[func-returns-value]
+    master._take(signal.SIGHUP)
     assert manager.told == ["reloading: generation 1, workers 2", "files are read"]
-    fleet.gets_ready(fleet.of(1, 2))
+    master.gets_ready(master.of(1, 2))
     assert len(manager.told) == 2
-    fleet.gets_ready(fleet.of(2, 2))
+    master.gets_ready(master.of(2, 2))
     assert manager.told[2:] == ["serving: generation 2, workers 2"]
 
 
-def test_one_that_had_to_wait_is_told_when_it_begins(fleet: Fleet, manager: Manager) -> None:
+def test_one_that_had_to_wait_is_told_when_it_begins(master: Master, manager: Manager) -> None:
     """With Type=notify-reload the manager waits for a RELOADING that is younger than its signal."""
-    fleet._take(signal.SIGHUP)
-    fleet._take(signal.SIGHUP)
-    fleet.gets_ready(*fleet._workers)
-    fleet.gets_ready(*fleet._workers)
+    master._take(signal.SIGHUP)
+    master._take(signal.SIGHUP)
+    master.gets_ready(*master._workers)
+    master.gets_ready(*master._workers)
     states = [status.partition(":")[0] for status in manager.told]
     assert states == ["reloading", "serving", "reloading", "serving"]
 
 
-def test_a_reload_that_cannot_be_is_told_too(fleet: Fleet, manager: Manager) -> None:
-    fleet.reopen_fails = "key: does not match"
-    fleet._take(signal.SIGHUP)
+def test_a_reload_that_cannot_be_is_told_too(master: Master, manager: Manager) -> None:
+    master.reopen_fails = "key: does not match"
+    master._take(signal.SIGHUP)
     assert manager.told[0] == "reloading: generation 1, workers 2"
     assert manager.told[1].startswith(
         "serving: generation 1, workers 2; last failure: reload failed, generation 1 stays"
     )
-    fleet.reopen_fails = ""
-    fleet._take(signal.SIGHUP)
-    fleet.dies(fleet.of(1, 2), DIED_OF_22)
+    master.reopen_fails = ""
+    master._take(signal.SIGHUP)
+    master.dies(master.of(1, 2), DIED_OF_22)
     assert manager.told[3].startswith(
         "serving: generation 1, workers 2; last failure: reload failed, generation 1 stays"
     )
     assert len(manager.told) == 4
-    for child in [child for child in fleet._workers if child.retiring]:
-        fleet.dies(child)
-    fleet._take(signal.SIGHUP)
-    fleet.gets_ready(*fleet._workers)
+    for child in [child for child in master._workers if child.retiring]:
+        master.dies(child)
+    master._take(signal.SIGHUP)
+    master.gets_ready(*master._workers)
     assert "last failure" not in manager.told[-1]
 
 
-def test_deaths_numbers_and_the_end_are_told(fleet: Fleet, manager: Manager) -> None:
-    pid = fleet.of(1).pid
-    fleet.dies(fleet.of(1))
+def test_deaths_numbers_and_the_end_are_told(master: Master, manager: Manager) -> None:
+    pid = master.of(1).pid
+    master.dies(master.of(1))
     failure = f"last failure: worker 1 (pid: {pid}) died (killed by signal 9); a new one comes in 0 seconds"
-    fleet._keep_time()
-    fleet.gets_ready(fleet.of(1))
-    fleet._take(signal.SIGTTIN)
-    fleet._take(signal.SIGTERM)
+    master._keep_time()
+    master.gets_ready(master.of(1))
+    master._take(signal.SIGTTIN)
+    master._take(signal.SIGTERM)
     assert manager.told == [
         f"serving: generation 1, workers 2; {failure}",
         f"serving: generation 1, workers 3; {failure}",
@@ -713,156 +718,166 @@ def test_deaths_numbers_and_the_end_are_told(fleet: Fleet, manager: Manager) -> 
     ]
 
 
-def alive(fleet: Fleet, manager: Manager) -> bool | None:
-    fleet._keep_time()
+def alive(master: Master, manager: Manager) -> bool | None:
+    master._keep_time()
     return manager.alive
 
 
-def test_the_watchdog_is_fed_while_all_give_signs_of_life(fleet: Fleet, manager: Manager, clock: Clock) -> None:
-    one, two = fleet.of(1), fleet.of(2)
+def test_the_watchdog_is_fed_while_all_give_signs_of_life(master: Master, manager: Manager, clock: Clock) -> None:
+    one, two = master.of(1), master.of(2)
     for _ in range(20):
         clock.now += 1
         one.slot.beat(clock.now)
         two.slot.beat(clock.now)
-        assert alive(fleet, manager)
+        assert alive(master, manager)
     for second in range(1, 15):
         clock.now += 1
         one.slot.beat(clock.now)
-        assert alive(fleet, manager) == (second <= manager.watchdog / 2)
-    assert [text for text in fleet.said if "sign of life" in text] == [
+        assert alive(master, manager) == (second <= manager.watchdog / 2)
+    assert [text for text in master.said if "sign of life" in text] == [
         f"worker 2 (pid: {two.pid}) gives no sign of life: the watchdog is not fed"
     ]
     two.slot.beat(clock.now)  # it was the machine that slept
-    assert alive(fleet, manager)
+    assert alive(master, manager)
 
 
 def test_nor_with_a_short_interval_for_a_beat_that_is_a_little_late(
-    fleet: Fleet, manager: Manager, clock: Clock
+    master: Master, manager: Manager, clock: Clock
 ) -> None:
     manager.watchdog = 0.5
-    clock.now += supervisor.STUCK_SECONDS
-    assert alive(fleet, manager)
+    clock.now += fleet.STUCK_SECONDS
+    assert alive(master, manager)
     clock.now += 0.1
-    assert not alive(fleet, manager)
+    assert not alive(master, manager)
 
 
-def test_not_while_one_is_missing_but_while_it_starts(fleet: Fleet, manager: Manager, clock: Clock) -> None:
+def test_not_while_one_is_missing_but_while_it_starts(master: Master, manager: Manager, clock: Clock) -> None:
     for _ in range(2):
-        assert alive(fleet, manager)
-        fleet.dies(fleet.of(1))
-        fleet._keep_time()
-    assert not alive(fleet, manager)  # the second one has died young, and its successor waits half a second
+        assert alive(master, manager)
+        master.dies(master.of(1))
+        master._keep_time()
+    assert not alive(master, manager)  # the second one has died young, and its successor waits half a second
     clock.now += respawn.BACK_OFF_SECONDS
-    fleet._keep_time()
-    assert alive(fleet, manager)
+    master._keep_time()
+    assert alive(master, manager)
     clock.now += 5  # it loads its application
-    fleet.of(2).slot.beat(clock.now)
-    assert alive(fleet, manager)
+    master.of(2).slot.beat(clock.now)
+    assert alive(master, manager)
 
 
 def test_in_a_reload_both_generations_count_and_afterwards_the_new_one(
-    fleet: Fleet, manager: Manager, clock: Clock
+    master: Master, manager: Manager, clock: Clock
 ) -> None:
-    fleet._take(signal.SIGHUP)
-    assert alive(fleet, manager)
+    master._take(signal.SIGHUP)
+    assert alive(master, manager)
     clock.now += manager.watchdog
-    for child in fleet._workers:
+    for child in master._workers:
         if child.number == 1 or child.generation == 2:
             child.slot.beat(clock.now)
-    assert not alive(fleet, manager)
-    fleet.gets_ready(fleet.of(1, 2), fleet.of(2, 2))
-    assert alive(fleet, manager)  # those who retire have a deadline of their own
+    assert not alive(master, manager)
+    master.gets_ready(master.of(1, 2), master.of(2, 2))
+    assert alive(master, manager)  # those who retire have a deadline of their own
 
 
-def test_a_stop_is_no_reason_to_starve_it(fleet: Fleet, manager: Manager, clock: Clock) -> None:
-    fleet._take(signal.SIGTERM)
+def test_a_stop_is_no_reason_to_starve_it(master: Master, manager: Manager, clock: Clock) -> None:
+    master._take(signal.SIGTERM)
     clock.now += 50
-    assert alive(fleet, manager)
+    assert alive(master, manager)
 
 
 # --- more and fewer ---------------------------------------------------------------------------
 
 
-def test_resize(fleet: Fleet) -> None:
-    fleet._take(signal.SIGTTIN)
-    fleet._keep_time()
-    assert fleet.spawned == [(3, 1)]
-    fleet._take(signal.SIGTTOU)
-    fleet._take(signal.SIGTTOU)
-    assert fleet.signals == [(3, "SIGTERM"), (2, "SIGTERM")]
-    fleet._take(signal.SIGTTOU)
-    assert fleet.numbers() == [(1, 1)]
-    assert fleet.said[-1].endswith("one is the least")
-    fleet._take(signal.SIGHUP)
-    assert fleet.spawned[1:] == [(1, 2)]
+def test_resize(master: Master) -> None:
+    master._take(signal.SIGTTIN)
+    master._keep_time()
+    assert master.spawned == [(3, 1)]
+    master._take(signal.SIGTTOU)
+    master._take(signal.SIGTTOU)
+    assert master.signals == [(3, "SIGTERM"), (2, "SIGTERM")]
+    master._take(signal.SIGTTOU)
+    assert master.numbers() == [(1, 1)]
+    assert master.said[-1].endswith("one is the least")
+    master._take(signal.SIGHUP)
+    assert master.spawned[1:] == [(1, 2)]
 
 
-def test_resize_waits_for_quieter_times(fleet: Fleet) -> None:
-    fleet._take(signal.SIGHUP)
-    fleet._take(signal.SIGTTIN)
-    fleet._keep_time()
-    assert fleet.spawned == [(1, 2), (2, 2)]
-    assert fleet.said[-1].endswith("not while changing")
+def test_resize_waits_for_quieter_times(master: Master) -> None:
+    master._take(signal.SIGHUP)
+    master._take(signal.SIGTTIN)
+    master._keep_time()
+    assert master.spawned == [(1, 2), (2, 2)]
+    assert master.said[-1].endswith("not while changing")
 
 
-def test_one_that_is_no_longer_wanted_does_not_come_back(fleet: Fleet, clock: Clock) -> None:
-    fleet.dies(fleet.of(2))
-    fleet._take(signal.SIGTTOU)
+def test_one_more_does_not_shorten_the_wait_of_another(master: Master) -> None:
+    for _ in range(2):
+        master.dies(master.of(1))
+        master._keep_time()
+    master.spawned.clear()
+    master._take(signal.SIGTTIN)
+    master._keep_time()
+    assert master.spawned == [(3, 1)]
+
+
+def test_one_that_is_no_longer_wanted_does_not_come_back(master: Master, clock: Clock) -> None:
+    master.dies(master.of(2))
+    master._take(signal.SIGTTOU)
     clock.now += 60
-    fleet._keep_time()
-    assert fleet.spawned == []
+    master._keep_time()
+    assert master.spawned == []
 
 
 # --- stops ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stop(fleet: Fleet, clock: Clock, number: signal.Signals) -> None:
-    fleet._take(number)
-    assert fleet.signals == [(1, "SIGTERM"), (2, "SIGTERM")]
-    fleet.dies(next(iter(fleet._workers)), 0)
-    fleet._keep_time()
-    assert fleet.spawned == []
+def test_stop(master: Master, clock: Clock, number: signal.Signals) -> None:
+    master._take(number)
+    assert master.signals == [(1, "SIGTERM"), (2, "SIGTERM")]
+    master.dies(next(iter(master._workers)), 0)
+    master._keep_time()
+    assert master.spawned == []
     clock.now += 60
-    fleet._keep_time()
-    assert len(fleet.signals) == 2, "the worker itself sees to its mercy"
+    master._keep_time()
+    assert len(master.signals) == 2, "the worker itself sees to its mercy"
     clock.now += 1.5
-    fleet._keep_time()
-    assert fleet.signals[2:] == [(2, "SIGKILL")]
+    master._keep_time()
+    assert master.signals[2:] == [(2, "SIGKILL")]
     clock.now += 60
-    fleet._keep_time()
-    assert len(fleet.signals) == 3
-    fleet.dies(next(iter(fleet._workers)))
-    assert fleet.over
-    assert fleet._status == 0
+    master._keep_time()
+    assert len(master.signals) == 3
+    master.dies(next(iter(master._workers)))
+    assert master.over
+    assert master._status == 0
 
 
 @pytest.mark.parametrize(
     "numbers", [[signal.SIGQUIT], [signal.SIGTERM, signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]]
 )
-def test_stop_now(fleet: Fleet, numbers: list[signal.Signals]) -> None:
+def test_stop_now(master: Master, numbers: list[signal.Signals]) -> None:
     for number in numbers:
-        fleet._take(number)
-    assert fleet.signals[-2:] == [(1, "SIGKILL"), (2, "SIGKILL")]
+        master._take(number)
+    assert master.signals[-2:] == [(1, "SIGKILL"), (2, "SIGKILL")]
 
 
-def test_nothing_new_begins_in_a_stop(fleet: Fleet, clock: Clock) -> None:
-    fleet.dies(fleet.of(1))
-    fleet._take(signal.SIGTERM)
+def test_nothing_new_begins_in_a_stop(master: Master, clock: Clock) -> None:
+    master.dies(master.of(1))
+    master._take(signal.SIGTERM)
     for number in (signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU):
-        fleet._take(number)
+        master._take(number)
     clock.now += 60
-    fleet._keep_time()
-    assert fleet.spawned == []
+    master._keep_time()
+    assert master.spawned == []
 
 
-def test_a_stop_in_a_reload(fleet: Fleet) -> None:
-    fleet._take(signal.SIGHUP)
-    fleet._take(signal.SIGTERM)
-    assert sorted(fleet.signals) == [(1, "SIGTERM"), (1, "SIGTERM"), (2, "SIGTERM"), (2, "SIGTERM")]
-    fleet.gets_ready(*fleet._workers)
-    assert fleet.generation == 1
-    assert len(fleet.signals) == 4
+def test_a_stop_in_a_reload(master: Master) -> None:
+    master._take(signal.SIGHUP)
+    master._take(signal.SIGTERM)
+    assert sorted(master.signals) == [(1, "SIGTERM"), (1, "SIGTERM"), (2, "SIGTERM"), (2, "SIGTERM")]
+    master.gets_ready(*master._workers)
+    assert master.generation == 1
+    assert len(master.signals) == 4
 
 
 # --- signals ----------------------------------------------------------------------------------
@@ -870,139 +885,139 @@ def test_a_stop_in_a_reload(fleet: Fleet) -> None:
 
 def test_all_but_the_faults_are_blocked() -> None:
     for number in ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "ALRM", "TTIN", "TTOU", "CHLD", "IO", "PWR"):
-        assert signal.Signals[f"SIG{number}"] in supervisor.BLOCKED
-    assert signal.SIGRTMIN in supervisor.BLOCKED
-    assert signal.SIGRTMAX in supervisor.BLOCKED
+        assert signal.Signals[f"SIG{number}"] in signals.BLOCKED
+    assert signal.SIGRTMIN in signals.BLOCKED
+    assert signal.SIGRTMAX in signals.BLOCKED
     for number in ("KILL", "STOP", "SEGV", "BUS", "FPE", "ILL", "ABRT", "CONT", "TSTP"):
-        assert signal.Signals[f"SIG{number}"] not in supervisor.BLOCKED
+        assert signal.Signals[f"SIG{number}"] not in signals.BLOCKED
 
 
-def test_others_are_said_to_mean_nothing(fleet: Fleet) -> None:
-    for number in supervisor.BLOCKED:
+def test_others_are_said_to_mean_nothing(master: Master) -> None:
+    for number in signals.BLOCKED:
         if number not in {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU}:
-            fleet._take(int(number))
-    assert (fleet.signals, fleet.spawned) == ([], [])
-    assert f"signal {int(signal.SIGPWR)} has no meaning here: ignored" in fleet.said
-    assert [how for how, *_ in fleet.told] == ["write"]  # SIGUSR2
+            master._take(int(number))
+    assert (master.signals, master.spawned) == ([], [])
+    assert f"signal {int(signal.SIGPWR)} has no meaning here: ignored" in master.said
+    assert [how for how, *_ in master.told] == ["write"]  # SIGUSR2
 
 
-def test_it_waits_no_longer_than_it_must(fleet: Fleet, clock: Clock) -> None:
-    fleet._next_look = float("inf")
-    assert fleet._patience() == supervisor.IDLE_SECONDS
-    fleet.dies(fleet.of(1))
-    assert fleet._patience() == 0.0
+def test_it_waits_no_longer_than_it_must(master: Master, clock: Clock) -> None:
+    master._looks.moment = float("inf")
+    assert master._patience() == supervisor.IDLE_SECONDS
+    master.dies(master.of(1))
+    assert master._patience() == 0.0
     clock.now += 5
-    assert fleet._patience() == 0.0
-    fleet._keep_time()
-    assert fleet._patience() == 120.0, "worker-start-timeout"
-    fleet.gets_ready(fleet.of(1))
-    fleet._take(signal.SIGTERM)
-    assert fleet._patience() == 61.0
+    assert master._patience() == 0.0
+    master._keep_time()
+    assert master._patience() == 120.0, "worker-start-timeout"
+    master.gets_ready(master.of(1))
+    master._take(signal.SIGTERM)
+    assert master._patience() == 61.0
 
 
-def test_no_fork(fleet: Fleet, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_fork(master: Master, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without memory or room for a process it is tried again, and ever later."""
 
     def refuse(*_: object) -> NoReturn:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(fleet._workers, "spawn", refuse)
+    monkeypatch.setattr(master._workers, "spawn", refuse)
     for _ in range(3):
-        fleet._spawn(3)
+        master._fleet.spawn(3)
     cause = "unable to fork worker 3: [Errno 11] Resource temporarily unavailable"
-    assert fleet.said[-1] == f"{cause}; another attempt follows in 1 seconds"
-    assert fleet._respawn.moment == clock.now + 1.0
+    assert master.said[-1] == f"{cause}; another attempt follows in 1 seconds"
+    assert master._fleet.respawn.moment == clock.now + 1.0
 
 
 # --- whoever asks, and whoever tells us -------------------------------------------------------
 
 
-def test_letters_are_signals(fleet: Fleet) -> None:
-    fleet.pipe.written = ["r"], "?"
-    fleet._obey()
-    assert fleet.reopened == 1
-    assert fleet.said[1:4] == [
+def test_letters_are_signals(master: Master) -> None:
+    master.pipe.written = ["r"], "?"
+    master._obey()
+    assert master.reopened == 1
+    assert master.said[1:4] == [
         "master-fifo /fifo: '?' has no meaning here: ignored",
         "master-fifo /fifo: r",
         "SIGHUP: reloading",
     ]
-    fleet.gets_ready(*fleet._workers)
-    fleet.signals.clear()
-    fleet.pipe.written = ["+", "+", "q", "Q"], ""
-    fleet._obey()
-    assert fleet._wanted == 4
-    assert {name for _, name in fleet.signals} == {"SIGTERM", "SIGKILL"}
+    master.gets_ready(*master._workers)
+    master.signals.clear()
+    master.pipe.written = ["+", "+", "q", "Q"], ""
+    master._obey()
+    assert master._fleet.wanted == 4
+    assert {name for _, name in master.signals} == {"SIGTERM", "SIGKILL"}
 
 
-def test_how_it_is_goes_to_the_log_only_if_a_pipe_asks(fleet: Fleet) -> None:
-    fleet._take(signal.SIGUSR2)
-    fleet.pipe.written = ["s"], ""
-    fleet._obey()
-    assert fleet.told == [("write", "", []), ("log", "", [])]
+def test_how_it_is_goes_to_the_log_only_if_a_pipe_asks(master: Master) -> None:
+    master._take(signal.SIGUSR2)
+    master.pipe.written = ["s"], ""
+    master._obey()
+    assert master.told == [("write", "", []), ("log", "", [])]
 
 
-def test_what_is_wrong_until_it_is_mended(fleet: Fleet) -> None:
+def test_what_is_wrong_until_it_is_mended(master: Master) -> None:
     """A reload that failed, until one succeeds, whatever happens in between; and the end of the monitor."""
-    fleet.reopen_fails = "no such file"
-    fleet._take(signal.SIGHUP)
+    master.reopen_fails = "no such file"
+    master._take(signal.SIGHUP)
     rejected = "reload failed, generation 1 stays: https = =0,a,b: no such file"
-    fleet.dies(fleet.of(1))
-    fleet._take(signal.SIGUSR2)
-    (_, failure, wrong) = fleet.told[-1]
+    master.dies(master.of(1))
+    master._take(signal.SIGUSR2)
+    (_, failure, wrong) = master.told[-1]
     assert failure.startswith("worker 1 ")
     assert wrong == [rejected]
-    fleet.reopen_fails = ""
-    fleet._take(signal.SIGHUP)
-    fleet.gets_ready(*(child for child in fleet._workers if child.generation == 2))
-    fleet._take(signal.SIGUSR2)
-    assert fleet.told[-1] == ("write", "", [])
-    fleet.monitor.pid = 0
-    fleet._take(signal.SIGUSR2)
-    _, _, wrong = fleet.told.pop()
+    master.reopen_fails = ""
+    master._take(signal.SIGHUP)
+    master.gets_ready(*(child for child in master._workers if child.generation == 2))
+    master._take(signal.SIGUSR2)
+    assert master.told[-1] == ("write", "", [])
+    master.monitor.pid = 0
+    master._take(signal.SIGUSR2)
+    _, _, wrong = master.told.pop()
     assert [each.partition(":")[0] for each in wrong] == ["the monitor has ended"]
 
 
-def test_a_touch_brings_a_reload_about_when_there_is_time_for_it(fleet: Fleet, clock: Clock) -> None:
+def test_a_touch_brings_a_reload_about_when_there_is_time_for_it(master: Master, clock: Clock) -> None:
     touched = [True]
-    fleet._touched = SimpleNamespace(has_changed=lambda: touched.pop())  # type: ignore[assignment]
-    fleet._take(signal.SIGHUP)
-    fleet._look()
-    assert (fleet.reopened, touched) == (1, [True])
-    fleet.gets_ready(*(child for child in fleet._workers if child.generation == 2))
-    fleet._look()
-    assert (fleet.reopened, touched) == (2, [])
-    assert "touch-reload: reloading" in fleet.said
+    master._looks._reloads = SimpleNamespace(has_changed=lambda: touched.pop())  # type: ignore[assignment]
+    master._take(signal.SIGHUP)
+    master._look()
+    assert (master.reopened, touched) == (1, [True])
+    master.gets_ready(*(child for child in master._workers if child.generation == 2))
+    master._look()
+    assert (master.reopened, touched) == (2, [])
+    assert "touch-reload: reloading" in master.said
 
 
 # --- what a reload has made -------------------------------------------------------------------------------
 
 
-def test_a_change_counts_once_its_generation_serves(fleet: Fleet) -> None:
-    fleet.processes = 3
-    fleet._take(signal.SIGHUP)
-    assert fleet.changes == []
-    assert len(fleet.numbers()) == 5
-    fleet.gets_ready(*(child for child in fleet._workers if child.generation == 2))
-    assert fleet.changes == ["commit"]
-    assert (fleet._wanted, fleet._config.processes) == (3, 3)
+def test_a_change_counts_once_its_generation_serves(master: Master) -> None:
+    master.processes = 3
+    master._take(signal.SIGHUP)
+    assert master.changes == []
+    assert len(master.numbers()) == 5
+    master.gets_ready(*(child for child in master._workers if child.generation == 2))
+    assert master.changes == ["commit"]
+    assert (master._fleet.wanted, master._config.processes) == (3, 3)
 
 
-def test_one_that_fails_is_abandoned(fleet: Fleet) -> None:
+def test_one_that_fails_is_abandoned(master: Master) -> None:
     """Who has to be replaced afterwards gets what serves, and as many serve as did."""
-    fleet.processes = 3
-    before = fleet._task
-    fleet._take(signal.SIGHUP)
-    fleet.dies(fleet.of(3, 2), DIED_OF_22)
-    assert fleet.changes == ["abandon"]
-    assert (fleet._wanted, fleet._task) == (2, before)
+    master.processes = 3
+    before = master._fleet.task
+    master._take(signal.SIGHUP)
+    master.dies(master.of(3, 2), DIED_OF_22)
+    assert master.changes == ["abandon"]
+    assert (master._fleet.wanted, master._fleet.task) == (2, before)
 
 
-def test_the_number_that_signals_have_made_stays(fleet: Fleet) -> None:
-    fleet._take(signal.SIGTTIN)
-    fleet._keep_time()
-    fleet.gets_ready(fleet.of(3))
-    fleet._take(signal.SIGHUP)
-    assert sorted(number for number, generation in fleet.numbers() if generation == 2) == [1, 2, 3]
+def test_the_number_that_signals_have_made_stays(master: Master) -> None:
+    master._take(signal.SIGTTIN)
+    master._keep_time()
+    master.gets_ready(master.of(3))
+    master._take(signal.SIGHUP)
+    assert sorted(number for number, generation in master.numbers() if generation == 2) == [1, 2, 3]
 
 
 # --- another program --------------------------------------------------------------------------------------
@@ -1039,53 +1054,53 @@ class Trial:
 
 
 @pytest.fixture
-def trial(fleet: Fleet) -> Trial:
-    fleet._upgrade = Trial()  # type: ignore[assignment]
-    return fleet._upgrade  # type: ignore[return-value]
+def trial(master: Master) -> Trial:
+    master._upgrade = Trial()  # type: ignore[assignment]
+    return master._upgrade  # type: ignore[return-value]
 
 
-def test_a_program_that_may_take_over_gets_all_workers(fleet: Fleet, trial: Trial) -> None:
-    workers = [child.pid for child in fleet._workers]
-    fleet._take(UPGRADE)
-    assert (trial.did, fleet.title) == (["begin"], "reloading")
+def test_a_program_that_may_take_over_gets_all_workers(master: Master, trial: Trial) -> None:
+    workers = [child.pid for child in master._workers]
+    master._take(UPGRADE)
+    assert (trial.did, master.title) == (["begin"], "reloading")
     trial.complaint = ""
-    fleet._reap()
+    master._reap()
     assert trial.did == ["begin", "replace"]
     assert trial.left is not None
     assert [left[2] for left in trial.left.facts["workers"]] == workers
     assert set(trial.left.fds) == {f"worker {pid}" for pid in workers}
-    assert fleet.title == "serving", "it goes on, since execve(2) has failed"
+    assert master.title == "serving", "it goes on, since execve(2) has failed"
 
 
-def test_one_that_may_not_changes_nothing(fleet: Fleet, trial: Trial) -> None:
-    fleet._take(UPGRADE)
-    fleet._reap()
-    assert fleet.title == "reloading"
+def test_one_that_may_not_changes_nothing(master: Master, trial: Trial) -> None:
+    master._take(UPGRADE)
+    master._reap()
+    assert master.title == "reloading"
     trial.complaint = "SyntaxError: what"
-    fleet._reap()
-    assert (trial.did, fleet.title) == (["begin"], "serving")
-    assert fleet._failure == "upgrade failed, this program goes on: SyntaxError: what"
+    master._reap()
+    assert (trial.did, master.title) == (["begin"], "serving")
+    assert master._failure == "upgrade failed, this program goes on: SyntaxError: what"
 
 
-def test_one_thing_at_a_time(fleet: Fleet, trial: Trial) -> None:
-    fleet._take(signal.SIGHUP)
-    fleet._take(UPGRADE)
+def test_one_thing_at_a_time(master: Master, trial: Trial) -> None:
+    master._take(signal.SIGHUP)
+    master._take(UPGRADE)
     assert trial.did == []
-    fleet.gets_ready(*(child for child in fleet._workers if child.generation == 2))
+    master.gets_ready(*(child for child in master._workers if child.generation == 2))
     assert trial.did == ["begin"]
-    fleet._take(signal.SIGHUP)
-    assert fleet.reopened == 1
+    master._take(signal.SIGHUP)
+    assert master.reopened == 1
     trial.complaint = "no"
-    fleet._reap()
-    assert fleet.reopened == 2
+    master._reap()
+    assert master.reopened == 2
 
 
-def test_none_while_stopping(fleet: Fleet, trial: Trial) -> None:
-    fleet._take(UPGRADE)
-    fleet._take(signal.SIGTERM)
+def test_none_while_stopping(master: Master, trial: Trial) -> None:
+    master._take(UPGRADE)
+    master._take(signal.SIGTERM)
     trial.complaint = ""
-    fleet._reap()
-    fleet._take(UPGRADE)
+    master._reap()
+    master._take(UPGRADE)
     assert trial.did == ["begin"]
 
 
@@ -1093,25 +1108,26 @@ NOBODY = 4194305  # above pid_max, proc(5)
 
 
 @pytest.fixture
-def heir(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+def heir(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Master]:
     """One that has taken over from another program: a worker serves in generation 5, another is on its way out."""
-    fleet = Fleet(2, clock)
-    monkeypatch.setattr(supervisor, "line", fleet.said.append)
-    monkeypatch.setattr(workers, "line", fleet.said.append)
+    master = Master(2, clock)
+    monkeypatch.setattr(supervisor, "line", master.said.append)
+    for module in (workers, fleet):
+        monkeypatch.setattr(module, "line", master.said.append)
     channels = [socket.socketpair() for _ in range(2)]
     left = [
         Left(1, 5, NOBODY, channels[0][0].detach(), 10.0, False, None),
         Left(2, 4, NOBODY + 1, channels[1][0].detach(), 10.0, True, clock.now + 1),
     ]
-    fleet._succeed(Succession(5, left, [], fleet.reopen()))
-    fleet.begin()
-    yield fleet
-    fleet.close()
+    master._succeed(Succession(5, left, [], master.reopen()))
+    master.begin()
+    yield master
+    master.close()
     for _, theirs in channels:
         theirs.close()
 
 
-def test_the_workers_of_another_program_serve_until_ours_do(heir: Fleet) -> None:
+def test_the_workers_of_another_program_serve_until_ours_do(heir: Master) -> None:
     assert heir.spawned == [(1, 6), (2, 6)]
     assert (heir.generation, heir.title, heir.changes) == (5, "reloading", [])
     assert not heir.of(1, 5).retiring
@@ -1121,7 +1137,7 @@ def test_the_workers_of_another_program_serve_until_ours_do(heir: Fleet) -> None
     assert heir.reports == [], "nobody waits for the start any more"
 
 
-def test_they_stay_when_ours_cannot_start(heir: Fleet, clock: Clock) -> None:
+def test_they_stay_when_ours_cannot_start(heir: Master, clock: Clock) -> None:
     heir.dies(heir.of(1, 6), DIED_OF_22)
     assert (heir.generation, heir.title, heir.changes) == (5, "serving", ["abandon"])
     heir._keep_time()
@@ -1130,13 +1146,13 @@ def test_they_stay_when_ours_cannot_start(heir: Fleet, clock: Clock) -> None:
     assert not any(child.stuck for child in heir._workers), "nobody knows how they are"
 
 
-def test_one_that_was_to_be_killed_is(heir: Fleet, clock: Clock) -> None:
+def test_one_that_was_to_be_killed_is(heir: Master, clock: Clock) -> None:
     clock.now += 2
     heir._keep_time()
     assert any("taking too much time to end" in text for text in heir.said)
 
 
-def test_what_is_left_is_what_is_taken_over(heir: Fleet) -> None:
+def test_what_is_left_is_what_is_taken_over(heir: Master) -> None:
     fds, left = heir._workers.bequeath()
     assert [each[:3] for each in left[:2]] == [[1, 5, NOBODY], [2, 4, NOBODY + 1]]
     assert [each[4:] for each in left[:2]] == [[10.0, False, None], [10.0, True, heir.clock.now + 1]]

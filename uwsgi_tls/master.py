@@ -19,7 +19,7 @@ from uwsgi_tls import (
     notify,
     privileges,
     reconfigure,
-    supervisor,
+    signals,
     surroundings,
     titles,
     users,
@@ -66,7 +66,7 @@ def run(config: Config, words: Sequence[str]) -> int:
         setup = replace(setup, task=replace(setup.task, master=os.getpid()))  # a daemon is another process
         for note in notes:
             line(note)
-        signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.BLOCKED)
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals.BLOCKED)
         if own.identity is not None:
             give_root_up(config, own, setup, own.identity)
         privileges.keep_granted(config.cap)

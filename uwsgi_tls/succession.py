@@ -17,7 +17,7 @@ from uwsgi_tls import (
     master,
     privileges,
     reconfigure,
-    supervisor,
+    signals,
     surroundings,
     titles,
 )
@@ -38,7 +38,7 @@ def run(heir: Heritage, words: Sequence[str]) -> int:
     """Serves until told to stop, or is on trial; returns the exit status. Raises ConfigError."""
     titles.claim()
     titles.set_title("", "trial of an upgrade" if heir.trial else "master (upgrading)")
-    signal.pthread_sigmask(signal.SIG_BLOCK, supervisor.BLOCKED)  # as it was left to us
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals.BLOCKED)  # as it was left to us
     own, bound = owned(heir, words), sockets(heir)
     notes: list[str] = []
     try:

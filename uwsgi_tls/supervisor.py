@@ -13,45 +13,27 @@ from uwsgi_tls import fifo, logs, titles
 from uwsgi_tls.change import Change, Succession
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.fifo import Fifo
+from uwsgi_tls.fleet import Fleet
 from uwsgi_tls.heritage import UPGRADE, Heritage
 from uwsgi_tls.logs import line
+from uwsgi_tls.looks import Looks
 from uwsgi_tls.monitor import Monitor
 from uwsgi_tls.notify import Notifier, State
 from uwsgi_tls.options import Config
-from uwsgi_tls.overdue import Overdue
-from uwsgi_tls.respawn import Respawn
 from uwsgi_tls.scoreboard import Reading, Scoreboard
+from uwsgi_tls.signals import BLOCKED
 from uwsgi_tls.stats.process import StatsProcess
 from uwsgi_tls.teller import Teller
 from uwsgi_tls.upgrade import Upgrade
-from uwsgi_tls.watch import LOOK_SECONDS, Watch, of_touches
+from uwsgi_tls.watch import Watch
 from uwsgi_tls.worker import Task
 from uwsgi_tls.workers import EXIT_FAILED, Worker, Workers
 
 IDLE_SECONDS = 3600.0
 DAY_SECONDS = 86400.0
-STUCK_SECONDS = 2.0  # without a sign of life, where a worker gives two a second; half of WATCHDOG_USEC if that is more
 EXIT_STOPPED = 0
 RELOAD_FAILED = "reload failed"  # so begins what is said of it
 EXIT_GAVE_UP = 75  # EX_TEMPFAIL of sysexits.h: another start may succeed, where EXIT_FAILED is in vain
-
-# Those that tell of a fault in this very process must not be blocked (pthread_sigmask(3)), and stopping a job from the
-# terminal stays what it is. SIGPIPE stays ignored: taken here, each line that says so would bring about the next.
-_LEFT_ALONE = {
-    signal.SIGKILL,
-    signal.SIGSTOP,
-    signal.SIGSEGV,
-    signal.SIGBUS,
-    signal.SIGFPE,
-    signal.SIGILL,
-    signal.SIGABRT,
-    signal.SIGTRAP,
-    signal.SIGSYS,
-    signal.SIGTSTP,
-    signal.SIGCONT,
-    signal.SIGPIPE,
-}
-BLOCKED = signal.valid_signals() - _LEFT_ALONE
 
 
 class Supervisor:
@@ -82,7 +64,6 @@ class Supervisor:
         about; `notifier` leads to the service manager; `stats` tells whoever asks how all this is, and `teller` whoever
         may signal us; `fifos` are pipes in which we are told what to do; `upgrade`
         replaces our program by another one, and `succession` is what is left of the one that we have replaced."""
-        self._task = task
         self._reopen = reopen
         self._started = started
         self._daily = daily
@@ -102,8 +83,9 @@ class Supervisor:
         self._change: Change | None = None  # that is not sure yet
         self._before = task  # what workers get where it is abandoned
         self._workers = Workers(self._scoreboard, masters_own)
+        self._fleet = Fleet(task, self._workers, self._scoreboard)
+        self._looks = Looks()
         self._configure(task.config, watch)
-        self._wanted = task.config.processes
         self._generation = 1  # that serves
         self._coming = 1  # that is to serve next; the same when nothing is under way
         self._serving = False  # the first generation has become ready
@@ -112,19 +94,9 @@ class Supervisor:
 
     def _configure(self, config: Config, watch: Watch | None) -> None:
         """What follows from the configuration of those that serve."""
-        before = self._before.config
-        is_new = before is config
         self._config = config
-        self._watch = watch
-        if is_new or before.touch_logreopen != config.touch_logreopen:  # else a touch of just now would be lost
-            self._logs_touched = of_touches(config.touch_logreopen)
-        if is_new or before.touch_reload != config.touch_reload:
-            self._touched = of_touches(config.touch_reload)
-        looks = watch is not None or config.touch_logreopen or config.touch_reload
-        self._next_look = time.monotonic() + LOOK_SECONDS if looks else float("inf")
-        self._respawn = Respawn(config.forkbomb_delay)
-        calls_application = bool(config.wsgi_file or config.module)
-        self._overdue = Overdue(config.worker_start_timeout, config.harakiri if calls_application else 0)
+        self._fleet.configure(config)
+        self._looks.configure(config, watch)
 
     def run(self) -> int:
         """Supervises until the server is told to stop; returns the exit status."""
@@ -134,8 +106,7 @@ class Supervisor:
             self._succeed(self._succession)
         for each in self._fifos:
             each.listen()
-        for number in range(1, self._wanted + 1):
-            self._spawn(number)
+        self._fleet.begin(self._coming)
         while self._workers or self._stop_at is None:
             info = signal.sigtimedwait(BLOCKED, self._patience())
             if info is not None:
@@ -175,9 +146,9 @@ class Supervisor:
                 if self._teller is not None:
                     self._teller.write(*self._account())
             case signal.SIGTTIN:
-                self._resize(self._wanted + 1)
+                self._resize(self._fleet.wanted + 1)
             case signal.SIGTTOU:
-                self._resize(self._wanted - 1)
+                self._resize(self._fleet.wanted - 1)
             case signal.SIGCHLD | signal.SIGIO | signal.SIGWINCH | signal.SIGALRM:
                 pass
             case _ if number == UPGRADE and self._upgrade is not None:
@@ -216,36 +187,29 @@ class Supervisor:
             self._buried(child, how, status)
 
     def _hear(self) -> None:
-        for child in self._workers.hear():
-            self._respawn.in_vain = 0
-            self._take_over(child)
+        self._fleet.hear()
         if not self._serving or self._coming != self._generation:
             self._promote()
 
     def _keep_time(self) -> None:
         now = time.monotonic()
-        self._condemn(now)
-        self._workers.kill_overdue(now)
+        self._fleet.keep_time(now, may_fork=self._stop_at is None)
         if now >= self._next_day:
             self._next_day = now + DAY_SECONDS
             self._daily()
-        if now >= self._next_look:
-            self._next_look = now + LOOK_SECONDS
+        if self._looks.is_due(now):
             self._look()
         self._notifier.keep_time(now, self._is_alive)
         self._stats.keep_time(now, self._scoreboard)
-        for number in self._respawn.due(now):
-            if self._stop_at is None and number <= self._wanted:
-                self._spawn(number)
-        self._replace_worn()
+        if self._is_steady:
+            self._fleet.replace_worn()
+        self._give_up_if_in_vain()
 
     def _patience(self) -> float:
         moments = (
-            self._workers.moment,
-            self._overdue.moment(self._workers),
-            self._respawn.moment,
+            self._fleet.moment,
             self._next_day,
-            self._next_look,
+            self._looks.moment,
             self._notifier.moment,
             self._stats.moment,
             self._upgrade.moment if self._upgrade is not None else float("inf"),
@@ -254,37 +218,6 @@ class Supervisor:
         return max(0.0, min(min(moments) - time.monotonic(), IDLE_SECONDS))
 
     # Workers.
-
-    def _spawn(self, number: int) -> None:
-        try:
-            self._workers.spawn(self._task, number, self._coming)
-        except OSError as error:
-            self._respawn.in_vain += 1
-            delay = self._respawn.failed(number, time.monotonic())
-            line(f"unable to fork worker {number}: {error}; another attempt follows in {delay:g} seconds")
-            self._give_up_if_in_vain()
-
-    def _take_over(self, child: Worker) -> None:
-        """It is ready: who had its number before has done its work."""
-        for other in self._workers:
-            is_older = (other.number, other.generation) == (child.number, child.generation) and other is not child
-            if is_older and not other.retiring:
-                line(f"{child.name} takes over from {other.name}")
-                other.retire(self._config.worker_reload_mercy)
-
-    def _replace_worn(self) -> None:
-        """Forks a successor of one that has asked for it: of one at a time, which serves until the successor does."""
-        if self._is_steady and not self._respawn.is_pending and all(child.ready for child in self._workers):
-            worn = next((child for child in self._workers if child.worn and not child.retiring), None)
-            if worn is not None:
-                self._spawn(worn.number)
-
-    def _condemn(self, now: float) -> None:
-        for child, why in self._overdue.look(now, self._workers):
-            line(f"{child.name} {why}: it is killed, and this is where its threads are")
-            child.condemn()
-            if child.ready:
-                self._scoreboard.harakiri(child.number)
 
     def _buried(self, child: Worker, how: str, status: int) -> None:
         """What the end of a worker means; `status` is 0 where a signal ended it."""
@@ -305,71 +238,37 @@ class Supervisor:
         if child.generation != self._coming:
             line(f"{child.name} died ({how}); generation {self._coming} is about to follow")
             return
-        self._died(child, how, status)
-
-    def _died(self, child: Worker, how: str, status: int) -> None:
-        """One of those that serve, or that should, is no more: who comes instead, and when."""
-        others = [other for other in self._workers if other.number == child.number and not other.retiring]
-        if any(not other.ready for other in others):
-            return self._fail(f"{child.name} died ({how}); its successor is about to serve")
-        now, delay = time.monotonic(), 0.0
-        if child.ready and child.condemned:
-            self._respawn.at(child.number, now)
-        else:
-            delay = self._respawn.died(child.number, now - child.born, now)
-        self._fail(f"{child.name} died ({how}); a new one comes in {delay:g} seconds")
-        if delay > 0:
-            line(f"worker respawning too fast !!! i have to sleep a bit ({delay:g} seconds)...")  # uWSGI's words
-        if not child.ready:
-            self._respawn.in_vain += 1
-            self._give_up_if_in_vain(status)
-        return None
-
-    def _give_up_if_in_vain(self, status: int = 0) -> None:
-        """Where nobody has served for long and nobody ever will, whoever has started us should know."""
-        limit = self._config.respawn_limit * self._wanted
-        if not 0 < limit <= self._respawn.in_vain or self._stop_at is not None:
-            return
-        if any(child.ready and not child.retiring for child in self._workers):
-            return
-        cause = f", the last one with exit status {status}" if status else ""
-        line(f"nobody serves, and {self._respawn.in_vain} attempts in a row to start a worker have failed{cause}")
-        self._status = EXIT_GAVE_UP
-        self._started(self._status)
-        self._stop_now("respawn-limit")
+        self._fail(self._fleet.died(child, how, status))
 
     def _is_alive(self) -> bool:
-        """Whether each worker is there and shows signs of life; one that still loads its application need not yet."""
-        if self._stop_at is not None:
-            return True  # which ends in time by itself
-        now, limit = time.monotonic(), max(self._notifier.watchdog / 2, STUCK_SECONDS)
-        serving = [child for child in self._workers if not child.retiring]
-        for child in serving:
-            was, child.stuck = child.stuck, child.ready and now - child.slot.last_beat > limit
-            if child.stuck and not was:
-                line(f"{child.name} gives no sign of life: the watchdog is not fed")
-        there = {child.number for child in serving if not child.stuck}
-        return there.issuperset(range(1, self._wanted + 1)) and not any(child.stuck for child in serving)
+        """Whether the watchdog is to be fed: a stop ends in time by itself."""
+        return self._stop_at is not None or self._fleet.is_alive(self._notifier.watchdog)
+
+    def _give_up_if_in_vain(self) -> None:
+        """Where nobody has served for long and nobody ever will, whoever has started us should know."""
+        if self._stop_at is None and (why := self._fleet.in_vain):
+            line(why)
+            self._status = EXIT_GAVE_UP
+            self._started(self._status)
+            self._stop_now("respawn-limit")
 
     # Changes.
 
     def _promote(self) -> None:
         """Lets the coming generation serve once all of it is ready, and only then retires the one before."""
-        fresh = [child for child in self._workers if child.generation == self._coming and not child.retiring]
-        if len(fresh) < self._wanted or not all(child.ready for child in fresh) or self._stop_at is not None:
+        if not self._fleet.is_complete or self._stop_at is not None:
             return
         first, self._serving = not self._serving, True
         self._generation = self._coming
-        for child in self._workers:
-            if child.generation != self._generation:
-                child.retire(self._config.worker_reload_mercy)
+        self._fleet.retire_before(self._generation)
         if self._change is not None:
             self._change.commit()
             self._configure(self._change.task.config, self._change.watch)
             self._change = None
         self._failure = self._rejected = ""
         self._enter("serving")
-        line(f"generation {self._generation} is serving with {self._wanted} worker{'s' if self._wanted > 1 else ''}")
+        wanted = self._fleet.wanted
+        line(f"generation {self._generation} is serving with {wanted} worker{'s' if wanted > 1 else ''}")
         if first:
             self._started(EXIT_STOPPED)
         else:
@@ -393,12 +292,10 @@ class Supervisor:
 
     def _look(self) -> None:
         """A change is taken up when the time for it has come: until then the watch does not forget it."""
-        if self._logs_touched.has_changed():
+        if self._looks.wants_logs():
             self._reopen_logs("touch-logreopen")
-        if self._watch is not None and self._is_steady and self._watch.has_changed():
-            self._reload("certificate files have changed")
-        if self._is_steady and self._touched.has_changed():
-            self._reload("touch-reload")
+        if self._is_steady and (why := self._looks.wants_reload()):
+            self._reload(why)
 
     def _reload(self, why: str) -> None:
         if self._stop_at is not None:
@@ -421,13 +318,11 @@ class Supervisor:
             return
         if self._config.log_reopen:
             self._reopen_logs("log-reopen")
-        self._before, self._task, self._change = self._task, change.task, change
-        if self._task.config.processes != self._before.config.processes:
-            self._wanted = self._task.config.processes
+        self._before, self._change, self._fleet.task = self._fleet.task, change, change.task
+        if change.task.config.processes != self._before.config.processes:
+            self._fleet.wanted = change.task.config.processes
         self._coming += 1
-        self._respawn.forget()
-        for number in range(1, self._wanted + 1):
-            self._spawn(number)
+        self._fleet.begin(self._coming)
 
     def _reopen_logs(self, why: str) -> None:
         """For this process and for those that serve, each of which has its own idea of what is open."""
@@ -443,16 +338,14 @@ class Supervisor:
             if child.generation == self._coming:
                 child.retiring = True
                 child.signal(signal.SIGKILL)
-        self._coming = self._generation
+        self._coming = self._fleet.generation = self._generation
         if self._change is not None:
             self._change.abandon()
-            if self._task.config.processes != self._before.config.processes:
-                self._wanted = self._before.config.processes
-            self._task, self._change = self._before, None
+            if self._fleet.task.config.processes != self._before.config.processes:
+                self._fleet.wanted = self._before.config.processes
+            self._fleet.task, self._change = self._before, None
         self._fail(f"{RELOAD_FAILED}, generation {self._generation} stays: {cause}")
-        alive = {child.number for child in self._workers if not child.retiring}
-        for number in set(range(1, self._wanted + 1)) - alive:
-            self._respawn.at(number, time.monotonic())
+        self._fleet.fill()
         self._catch_up()
 
     def _try_upgrade(self, upgrade: Upgrade) -> None:
@@ -494,14 +387,8 @@ class Supervisor:
         if wanted < 1 or self._stop_at is not None or self._coming != self._generation or not self._serving:
             line("the number of workers stays: " + ("one is the least" if wanted < 1 else "not while changing"))
             return
-        line(f"from {self._wanted} to {wanted} workers")
-        if wanted > self._wanted:
-            self._respawn.at(wanted, time.monotonic())
-        else:
-            for child in self._workers:
-                if child.number > wanted:
-                    child.retire(self._config.worker_reload_mercy)
-        self._wanted = wanted
+        line(f"from {self._fleet.wanted} to {wanted} workers")
+        self._fleet.resize(wanted)
         self._enter("serving")
 
     def _stop(self, why: str) -> None:
@@ -535,11 +422,11 @@ class Supervisor:
     def _enter(self, state: State) -> None:
         """Says what goes on from now on: in the title, to the service manager and to whoever reads statistics."""
         self._title(state)
-        self._scoreboard.enter(state, self._generation, self._wanted, self._failure)
-        status = f"{state}: generation {self._coming}, workers {self._wanted}"
+        self._scoreboard.enter(state, self._generation, self._fleet.wanted, self._failure)
+        status = f"{state}: generation {self._coming}, workers {self._fleet.wanted}"
         self._notifier.enter(state, f"{status}; last failure: {self._failure}" if self._failure else status)
 
     def _title(self, state: str) -> None:
         titles.set_title(
-            self._config.procname_prefix, f"master (generation {self._coming}, workers {self._wanted}): {state}"
+            self._config.procname_prefix, f"master (generation {self._coming}, workers {self._fleet.wanted}): {state}"
         )

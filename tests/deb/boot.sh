@@ -14,7 +14,7 @@ sysvinit)
     mkdir -p $machine/dev
     mount -t proc proc $machine/proc
     mount --rbind /dev $machine/dev
-    chroot $machine sh "/mnt/$2" prepare
+    chroot $machine sh "/mnt/$2" prepare >/tmp/prepare.log 2>&1 || { cat /tmp/prepare.log && exit 1; }
     umount -l $machine/proc $machine/dev
     set -- "$@" /sbin/init 2
     ;;
