@@ -186,12 +186,15 @@ def idle(target: Target, count: int) -> list[ssl.SSLSocket]:
     return kept
 
 
-def handshakes_of_many(target: Target, seconds: float, clients: int, cpus: Collection[int]) -> int:
-    """`handshakes` from several processes at once, on these CPUs; returns how many there were."""
-    fork = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(clients, fork, os.sched_setaffinity, (0, cpus)) as pool:
-        running = [pool.submit(handshakes, target, seconds, resume=False) for _ in range(clients)]
-        return sum(each.result().done for each in running)
+def handshakes_of_many(target: Target, seconds: float, cpus: Collection[int]) -> int:
+    """`handshakes` from one process on each of these CPUs; returns how many there were."""
+    with ProcessPoolExecutor(len(cpus), multiprocessing.get_context("fork")) as pool:
+        return sum(pool.map(_handshakes_on, [target] * len(cpus), [seconds] * len(cpus), cpus))
+
+
+def _handshakes_on(target: Target, seconds: float, cpu: int) -> int:
+    os.sched_setaffinity(0, {cpu})
+    return handshakes(target, seconds, resume=False).done
 
 
 def _greet(conn: ssl.SSLSocket, get: bytes) -> None:

@@ -5,6 +5,7 @@ Each probe returns figures by name; `targets` and `report` say what they mean.
 
 from __future__ import annotations
 
+import os
 import resource
 import statistics
 import sys
@@ -24,7 +25,6 @@ DESCRIPTORS_BESIDE = 200
 NEW_CLIENT_SECONDS = 3.0
 SCALING_SECONDS = 3.0
 SCALING_ROUNDS = 3
-SCALING_CLIENTS = 3  # as many as keep two workers busy, although they have to share their CPUs with them
 MORE_WORKERS = 4
 SETTLE_SECONDS = 0.7  # longer than the lounge's sweep
 
@@ -94,24 +94,38 @@ def _new_client(target: load.Target) -> float:
 def _scaling(where: Place) -> Figures:
     """How many times the handshakes of one worker two workers do, each on a CPU, if the clients cost nothing.
 
-    The busier of the two sets the pace, so it is the CPU time of one worker's handshake by that of the busier.
+    The busier of the two sets the pace, so it is the CPU time of one worker's handshake by that of the busier. Each CPU
+    has a client as well, or the scheduler would decide which worker gets more of it.
     """
-    both = {where.server_cpu, where.client_cpu}
     with (
-        _server("ours", where, peers.Job(workers=1), both) as (one, target_of_one),
-        _server("ours", where, peers.Job(workers=2), both) as (two, target_of_two),
+        _server("ours", where, peers.Job(workers=1), {where.server_cpu}) as (one, target_of_one),
+        _server("ours", where, peers.Job(workers=2), {where.server_cpu}) as (two, target_of_two),
     ):
-        ratios = []
-        for _ in range(SCALING_ROUNDS):
-            ratios.append(_busiest_us(one, target_of_one, both) / _busiest_us(two, target_of_two, both))
+        _new_client(target_of_two)  # by now both of them serve
+        for pid, cpu in zip(_workers_of(two), (where.server_cpu, where.client_cpu), strict=True):
+            _move(pid, cpu)
+        ratios = [
+            _busiest_us(one, target_of_one, where) / _busiest_us(two, target_of_two, where)
+            for _ in range(SCALING_ROUNDS)
+        ]
     return {"scaling": statistics.median(ratios)}
 
 
-def _busiest_us(server: peers.Server, target: load.Target, cpus: set[int]) -> float:
+def _workers_of(server: peers.Server) -> list[int]:
+    """The two processes of the tree that have threads."""
+    return [pid for pid in tree(server.pid) if len(os.listdir(f"/proc/{pid}/task")) > 1]
+
+
+def _move(pid: int, cpu: int) -> None:
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        os.sched_setaffinity(int(thread), {cpu})
+
+
+def _busiest_us(server: peers.Server, target: load.Target, where: Place) -> float:
     """Microseconds of CPU that the busiest process of the tree used for each handshake of all."""
     settled_cpu_ns(server.pid)
     before = {pid: cpu_ns(pid) for pid in tree(server.pid)}
-    done = load.handshakes_of_many(target, SCALING_SECONDS, SCALING_CLIENTS, cpus)
+    done = load.handshakes_of_many(target, SCALING_SECONDS, (where.server_cpu, where.client_cpu))
     settled_cpu_ns(server.pid)
     return max(cpu_ns(pid) - used for pid, used in before.items()) / done / 1000
 
