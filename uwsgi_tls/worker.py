@@ -55,7 +55,7 @@ WORN = b"\x18"  # a successor should come
 # On this signal a worker that is to be killed says where its threads are. To look at them while they run may crash it
 # (faulthandler), so it is none that anybody sends by mistake.
 STACKS_SIGNAL = signal.SIGRTMIN + 8
-ACCEPTS_PER_TURN = 16
+ARRIVALS = select.EPOLLIN | select.EPOLLEXCLUSIVE  # one worker is woken for each; epoll_ctl(2)
 REST_SECONDS = 0.1  # of the accept loop when there is no room, unless somebody leaves before
 TUNNEL_FAREWELL_SECONDS = LINGER_SECONDS + 1.0  # before the end of reload-mercy, for a sweep and for last words
 
@@ -185,7 +185,7 @@ class _Acceptor:
         self._listeners = {listener.socket.fileno(): listener for listener in task.listeners}
         self._poll, self._poll_at_rest = select.epoll(), select.epoll()
         for fd in self._listeners:
-            self._poll.register(fd, select.EPOLLIN | select.EPOLLEXCLUSIVE)
+            self._poll.register(fd, ARRIVALS)
         for poll in (self._poll, self._poll_at_rest):
             poll.register(self._wakeup, select.EPOLLIN)
             poll.register(seat.channel.fileno(), select.EPOLLIN)
@@ -196,6 +196,7 @@ class _Acceptor:
                 listener = self._listeners.get(fd)
                 if listener is not None:
                     self._accept(listener)
+                    self._queue_up(fd)
                 elif fd == self._wakeup:
                     if signal.SIGTERM in os.read(self._wakeup, 512):
                         return self._drain()
@@ -222,18 +223,25 @@ class _Acceptor:
     def _accept(self, listener: Listener) -> None:
         service, sock, family = self._service, listener.socket, listener.family
         crowd = service.crowd
-        for _ in range(ACCEPTS_PER_TURN):
-            if not crowd.has_room():
-                return self._rest(f"{len(crowd.guests)} connections")
-            try:
-                fd, address = sock._accept()  # type: ignore[attr-defined]  # accept4(2) without a wrapper object
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                return self._rest(str(error))  # no descriptors or memory
-            raw = RawSocket(family, socket.SOCK_STREAM, 0, fd)
-            raw.setblocking(False)
-            Arrival(service, listener.endpoint, raw, _peer(family, address))
+        if not crowd.has_room():
+            return self._rest(f"{len(crowd.guests)} connections")
+        try:
+            fd, address = sock._accept()  # type: ignore[attr-defined]  # accept4(2) without a wrapper object
+        except (BlockingIOError, ConnectionAbortedError):  # another worker was quicker, or the client
+            return None
+        except OSError as error:
+            return self._rest(str(error))  # no descriptors or memory
+        raw = RawSocket(family, socket.SOCK_STREAM, 0, fd)
+        raw.setblocking(False)
+        Arrival(service, listener.endpoint, raw, _peer(family, address))
+        return None
+
+    def _queue_up(self, fd: int) -> None:
+        """Behind the other workers: the kernel wakes who has waited for longest, and this thread nearly always waits,
+        so that else the first worker would get most of the connections, however busy its service threads are.
+        """
+        self._poll.unregister(fd)
+        self._poll.register(fd, ARRIVALS)
 
     def _rest(self, why: str) -> None:
         """There is no room: those who are connected go on, and whoever waits in the queue is kept there."""

@@ -16,6 +16,7 @@ import ssl
 import subprocess
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
@@ -106,6 +107,20 @@ class Load:
         wait_until(
             lambda: self.requests >= goal or bool(self.failures), SECONDS, lambda: f"only {self.requests} answers"
         )
+
+
+# --- sharing ----------------------------------------------------------------------------------
+
+
+def test_workers_take_turns() -> None:
+    """The kernel wakes the one who has waited for longest, so none has most of the connections while others rest."""
+    with serving("--processes", "2") as (_, host):
+        found = Counter[bytes]()
+        for _ in range(20):
+            with Client(host) as client:
+                found[client.get().body] += 1
+        assert len(found) == 2
+        assert min(found.values()) >= 7
 
 
 # --- stopping ---------------------------------------------------------------------------------
