@@ -13,7 +13,9 @@ import os
 import random
 import ssl
 import struct
+import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -65,6 +67,8 @@ class Ledger:
             self.failed[kind] += 1
             if len(self.texts) < TEXTS_MAX:
                 self.texts.append(f"{kind}: {text}")
+                # At once, with the time, for whoever looks into a log for what was then.
+                print(f"{time.strftime('%T')} {self.texts[-1]}", file=sys.stderr, flush=True)
 
 
 class Contexts:
