@@ -91,10 +91,11 @@ def test_what_nobody_can_have_left(text: str, pipe: tuple[int, int]) -> None:
 
 def test_what_is_kept_while_it_is_open(pipe: tuple[int, int]) -> None:
     def child() -> object:
-        other = os.dup(pipe[0])
+        heritage._kept.clear()  # of tests before
         assert heritage.keep("way", pipe[0]) == pipe[0]
-        heritage.keep("closed", other)
-        os.close(other)
+        closed, another = heritage.keep("closed", os.dup(pipe[0])), heritage.keep("another", os.dup(pipe[0]))
+        os.close(closed)
+        os.dup2(0, another)
         return [heritage.kept(), pipe[0]]
 
     kept, fd = in_child(child)
