@@ -93,10 +93,10 @@ def test_what_is_kept_while_it_is_open(pipe: tuple[int, int]) -> None:
     def child() -> object:
         heritage._kept.clear()  # of tests before
         assert heritage.keep("way", pipe[0]) == pipe[0]
-        closed, another = heritage.keep("closed", os.dup(pipe[0])), heritage.keep("another", os.dup(pipe[0]))
-        os.close(closed)
-        os.dup2(0, another)
-        return [heritage.kept(), pipe[0]]
+        rotated = heritage.keep("log", os.dup(pipe[0]))
+        os.dup2(0, rotated)  # another file under the same number
+        os.close(heritage.keep("closed", os.dup(pipe[0])))
+        return [heritage.kept(), pipe[0], rotated]
 
-    kept, fd = in_child(child)
-    assert kept == {"way": fd}
+    kept, fd, rotated = in_child(child)
+    assert kept == {"way": fd, "log": rotated}

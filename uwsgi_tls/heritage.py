@@ -35,7 +35,7 @@ class Heritage:
 
 
 _left = Heritage()
-_kept: dict[str, tuple[int, tuple[int, int]]] = {}  # with what the descriptor was of, st_dev and st_ino
+_kept: dict[str, int] = {}
 
 
 def left(name: str) -> int | None:
@@ -46,13 +46,13 @@ def left(name: str) -> int | None:
 
 def keep(name: str, fd: int) -> int:
     """Has the program after us find `fd` under that name; returns it."""
-    _kept[name] = fd, _file(fd)
+    _kept[name] = fd
     return fd
 
 
 def kept() -> dict[str, int]:
-    """What has been kept and is still open, and not another file under the same number."""
-    return {name: fd for name, (fd, file) in _kept.items() if _file(fd) == file}
+    """What has been kept and is still open."""
+    return {name: fd for name, fd in _kept.items() if _is_open(fd)}
 
 
 def inherit(environ: MutableMapping[str, str]) -> Heritage | None:
@@ -123,10 +123,9 @@ def _read(fd: int) -> Any:
         os.close(fd)
 
 
-def _file(fd: int) -> tuple[int, int]:
-    """What a descriptor is of; (0, 0) of nothing."""
+def _is_open(fd: int) -> bool:
     try:
-        status = os.fstat(fd)
+        os.fstat(fd)
     except OSError:
-        return 0, 0
-    return status.st_dev, status.st_ino
+        return False
+    return True
