@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 from test_service import a_service
 
 from uwsgi_tls import census as module
+from uwsgi_tls.calls import Calls
 from uwsgi_tls.census import Census, queue_length
 from uwsgi_tls.crowd import Guest
+from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.scoreboard import Scoreboard, Told
 from uwsgi_tls.service import Service
 from uwsgi_tls.tally import WAITS
@@ -72,6 +75,21 @@ def test_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
         "spooled": 99,
         **{f"connections.{what}": 2 if what == "idle" else 1 for what in WAITS},
     }
+
+
+def test_calls_are_those_that_do_not_wait_for_their_client() -> None:
+    """One that is held is no call, and begins anew afterwards."""
+    scene = Scene()
+    service, one = scene.service, cast(Exchange, SimpleNamespace(head=None))
+    slot, since = Scoreboard(1).take(1, 1), []
+    census = Census(slot, (), calls=Calls(1, 3.0))
+    census.service = service
+    service.running.add(one)
+    for moment, held in ((1.0, set[Exchange]()), (2.0, {one}), (3.0, set[Exchange]()), (4.0, set[Exchange]())):
+        service.held = held
+        census.beat(moment)
+        since.append(slot.calling)
+    assert since == [1.0, 0.0, 3.0, 3.0]
 
 
 def test_the_average_is_of_late() -> None:

@@ -445,6 +445,33 @@ def test_a_producer_far_ahead_of_a_client_that_trickles(monkeypatch: pytest.Monk
     assert wire.closed
 
 
+@pytest.mark.parametrize("take", [0, 1000])
+def test_who_waits_for_its_client_is_no_call_of_the_application_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, take: int
+) -> None:
+    """harakiri does not go by such waits; and nobody is held whose wait is over, however it ended."""
+    held: list[bool] = []
+
+    def wait(waits: Waits, timeout: float = NEVER) -> None:
+        exchange = cast(Exchange, wires[0].exchange)
+        held.append(exchange in exchange.connection.service.held)
+        real(waits, timeout)
+
+    def made(service: Service, capacity: int) -> Wire:
+        wires.append(Wire(service, capacity))
+        return wires[0]
+
+    wires: list[Wire] = []
+    real = Waits.wait
+    monkeypatch.setattr(Waits, "wait", wait)
+    monkeypatch.setitem(an_exchange.__globals__, "Wire", made)
+    far_ahead(monkeypatch, take, earning=8_000)
+    assert held
+    assert all(held)
+    assert not wires[0].service.held
+    wires[0].drain()
+
+
 def test_a_producer_far_ahead_of_a_client_that_is_slow_but_fair(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who takes EARNING_BYTES in that time may be waited for again, as often as it takes."""
     written, waits, wire = far_ahead(monkeypatch, take=1000, earning=8_000)

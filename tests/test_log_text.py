@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from uwsgi_tls import log_text
 from uwsgi_tls.log_text import cut, printable, stamped, unstamped
@@ -46,3 +48,30 @@ def test_a_long_object_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept["status"] == 200
     assert kept["uri"].startswith("/x")
     assert (kept["referer"][:5], kept["referer"][-3:]) == ("begin", "end")
+
+
+VALUES = st.one_of(st.text(), st.integers(), st.floats(allow_nan=False), st.booleans(), st.none(), st.lists(st.text()))
+
+
+@given(st.dictionaries(st.text(), VALUES), st.integers(2, 300))
+@example({f"var.HTTP_X_SOMETHING_LONGER_{number}": "" for number in range(130)}, 4095)
+@example({"name": "abc", "n" * 100: "abc", "last": 7}, 40)
+@example({"a": "\ud800" * 100, "b": "\U0001f600" * 100}, 60)
+def test_every_long_object_stays_one(values: dict[str, object], limit: int) -> None:
+    """However little there is to cut: where texts are short, whole members go."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_text, "is_json", True)
+        line = cut(log_text.encode(values), limit)
+    assert len(line) <= limit
+    kept = json.loads(line)
+    assert kept.keys() <= values.keys()
+    if len(log_text.encode(values)) <= limit:
+        assert kept == values
+
+
+def test_members_that_find_room_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_text, "is_json", True)
+    values = {"time": "now", "n" * 100: 1, "message": "m", "more": "abcdefgh"}
+    assert json.loads(cut(log_text.encode(values), 40)) == {"time": "now", "message": "m"}
+    assert cut(log_text.encode({"time": "now"}), 14) == b'{"time":"now"}'
+    assert cut(log_text.encode({"time": "now!"}), 14) == b"{}"

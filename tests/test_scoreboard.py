@@ -2,6 +2,7 @@
 
 import os
 import time
+from array import array
 
 import pytest
 
@@ -87,6 +88,37 @@ def test_who_has_ended_is_still_counted_but_not_there() -> None:
     assert reading.now["connections.idle"] == 0
     assert [told.spawns for told in reading.workers] == [3]
     assert reading.deaths == 1
+
+
+@pytest.mark.parametrize("number", [99, -1, 2**63 - 1, -(2**63)])
+def test_nonsense_is_read_as_some_number(number: int) -> None:
+    """The memory is the workers' too, and what application code in one of them writes there must not end the master."""
+    board = Scoreboard(3)
+    slots = [board.take(1, 1) for _ in range(3)]
+    for slot in slots:
+        slot.numbers[module._GENERATION :] = memoryview(array("q", [number] * (module.NUMBERS - module._GENERATION)))
+    reading = board.read()
+    assert {told.state for told in reading.workers} <= set(module.STATES)
+    assert all(count >= 0 for told in reading.workers for count in told.counts.values())
+    for slot in slots:
+        board.give_back(slot)
+    assert 0 <= board.read().totals["requests"] <= module.MOST
+
+
+@pytest.mark.parametrize("number", [99, -1, 2**63 - 1, -(2**63)])
+def test_nonsense_in_the_masters_own_slot(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    board = Scoreboard(3)
+    slot = board.take(1, 1)
+    board._master[:] = memoryview(array("q", [number] * module.NUMBERS))
+    assert board.read().state in module.MASTERS_STATES
+    board.take(2, 1)
+    board.died()
+    board.harakiri(1)
+    board.reload_failed()
+    board.give_back(slot)
+    board.enter("serving", 1, 2)
+    assert board.read().state == "serving"
 
 
 def test_nobody_is_read_while_a_worker_becomes_a_sum(monkeypatch: pytest.MonkeyPatch) -> None:

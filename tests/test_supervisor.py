@@ -450,6 +450,24 @@ def test_a_worn_worker_serves_until_its_successor_is_ready(master: Master) -> No
     assert master.numbers() == [(1, 1), (2, 1)]
 
 
+def test_a_successor_comes_only_when_the_one_before_is_gone(master: Master) -> None:
+    """Clients that dribble keep those alive that retire: a number has no more than one of these for that."""
+    first = master.of(1)
+    asks(master, first)
+    second = next(child for child in master._workers if not child.ready)
+    master.gets_ready(second)
+    assert first.retiring
+    asks(master, second)
+    assert master.spawned == [(1, 1)]
+    other = master.of(2)
+    asks(master, other)
+    assert master.spawned == [(1, 1), (2, 1)], "it holds up no other number"
+    master.gets_ready(next(child for child in master._workers if not child.ready))
+    master.dies(first, 0)
+    master._keep_time()
+    assert master.spawned == [(1, 1), (2, 1), (1, 1)]
+
+
 def test_one_after_the_other(master: Master) -> None:
     first, second = master.of(1), master.of(2)
     asks(master, first)

@@ -34,6 +34,8 @@ def application(environ, start_response):
     elif path == "/wait":
         threading.Event().wait(float(environ["QUERY_STRING"]))
     start_response("200 OK", [("Content-Type", "text/plain")])
+    if path == "/large":
+        return (bytes(1 << 20) for _ in range(280))
     return [str(os.getpid()).encode()]
 """
 NOW = "/wait?0"
@@ -109,6 +111,18 @@ def test_who_is_in_time_is_left_alone() -> None:
                 client.send("GET", "/wait?0.8")  # 2.4 seconds in all
             assert [client.read_answer().status for client in (first, second, third)] == [200] * 3
             assert [client.get("/wait?0.8").status for client in (first, first)] == [200] * 2
+        assert [found.pid for found in workers(daemon)] == [worker.pid]
+
+
+def test_a_slow_reader() -> None:
+    """An application that waits until its client takes some of so large a response does not work meanwhile."""
+    with serving("--harakiri", "2", "--threads", "2", application=APPLICATION) as (daemon, host):
+        (worker,) = workers(daemon)
+        with Client(host, receive_buffer=4096) as slow, Client(host) as other:
+            slow.send("GET", "/large")
+            assert slow.read_head().status == 200
+            for _ in range(3):
+                assert other.get("/wait?1.5").status == 200, "the worker was killed"
         assert [found.pid for found in workers(daemon)] == [worker.pid]
 
 
