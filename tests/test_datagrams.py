@@ -1,5 +1,6 @@
 """datagrams.py: a daemon that does not read holds nobody, and one that is started anew gets the lines again."""
 
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -7,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from forked import in_child
 
-from uwsgi_tls import datagrams
+from uwsgi_tls import datagrams, heritage
 from uwsgi_tls.datagrams import Datagrams
+from uwsgi_tls.heritage import Heritage
 
 
 @contextmanager
@@ -71,3 +74,25 @@ def test_nobody_is_there(tmp_path: Path) -> None:
         stream.bind(str(tmp_path / "stream"))
         with pytest.raises(OSError, match="type"):
             Datagrams(str(tmp_path / "stream"))
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_the_next_program_has_it_as_it_was(tmp_path: Path, away: bool) -> None:
+    """Whether or not the daemon could be reached anew."""
+    path = tmp_path / "log"
+    with a_daemon(path) as daemon, connected(path):
+        table = Heritage(heritage.kept())
+
+        def child() -> object:
+            path.unlink()  # nobody could connect to it any more
+            if away:
+                daemon.shutdown(socket.SHUT_RDWR)
+            heritage.inherit({heritage.VARIABLE: str(heritage.leave(table, os.getpid()))})
+            log = Datagrams(str(path))
+            try:
+                log.send(b"line")
+            except OSError:
+                return "missed"
+            return daemon.recv(10).decode()
+
+        assert in_child(child) == ("missed" if away else "line")

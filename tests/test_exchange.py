@@ -418,7 +418,12 @@ def far_ahead(monkeypatch: pytest.MonkeyPatch, take: int, earning: int) -> tuple
     monkeypatch.setattr(module, "FULL_BYTES", 10_000)
     monkeypatch.setattr(module, "EARNING_BYTES", earning)
     exchange, wire, _ = an_exchange(capacity=0, limits=Limits(1, 1, 1, 1, 10.0, 4096, 100, 0, memory_bytes=1000))
-    waits = Waits(lambda: wire.drain(take), 1.0)
+
+    def client() -> None:
+        assert exchange in wire.service.held, "harakiri does not go by such waits"
+        wire.drain(take)
+
+    waits = Waits(client, 1.0)
     monkeypatch.setattr(module, "threading", SimpleNamespace(Lock=threading.Lock, Condition=waits))
     monkeypatch.setattr(module, "time", SimpleNamespace(time=lambda: 0.0, monotonic=lambda: waits.now))
     exchange.start("200 OK", [("Content-Length", "200000")])
@@ -431,6 +436,7 @@ def far_ahead(monkeypatch: pytest.MonkeyPatch, take: int, earning: int) -> tuple
         exchange.finish()
     except Gone:
         exchange.abandon()
+    assert not wire.service.held, "however the wait has ended"
     return written, waits, wire
 
 
@@ -443,33 +449,6 @@ def test_a_producer_far_ahead_of_a_client_that_trickles(monkeypatch: pytest.Monk
     assert wire.deadline == 0.0  # the sweep ends it next
     wire.drain()
     assert wire.closed
-
-
-@pytest.mark.parametrize("take", [0, 1000])
-def test_who_waits_for_its_client_is_no_call_of_the_application_meanwhile(
-    monkeypatch: pytest.MonkeyPatch, take: int
-) -> None:
-    """harakiri does not go by such waits; and nobody is held whose wait is over, however it ended."""
-    held: list[bool] = []
-
-    def wait(waits: Waits, timeout: float = NEVER) -> None:
-        exchange = cast(Exchange, wires[0].exchange)
-        held.append(exchange in exchange.connection.service.held)
-        real(waits, timeout)
-
-    def made(service: Service, capacity: int) -> Wire:
-        wires.append(Wire(service, capacity))
-        return wires[0]
-
-    wires: list[Wire] = []
-    real = Waits.wait
-    monkeypatch.setattr(Waits, "wait", wait)
-    monkeypatch.setitem(an_exchange.__globals__, "Wire", made)
-    far_ahead(monkeypatch, take, earning=8_000)
-    assert held
-    assert all(held)
-    assert not wires[0].service.held
-    wires[0].drain()
 
 
 def test_a_producer_far_ahead_of_a_client_that_is_slow_but_fair(monkeypatch: pytest.MonkeyPatch) -> None:

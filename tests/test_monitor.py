@@ -8,6 +8,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_it_has_no_capability_but_to_read(own: Path) -> None:
     assert status["Uid"].split() == ["0"] * 4
 
 
-def test_it_holds_no_descriptor_but_its_channel(own: Path) -> None:
+def test_it_holds_no_descriptor_but_its_channel_and_its_master(own: Path) -> None:
     def child() -> object:
         listener = socket.create_server(("127.0.0.1", 0))
         keeper = monitor.start(lambda path: False, nothing, "")
@@ -105,7 +106,7 @@ def test_it_holds_no_descriptor_but_its_channel(own: Path) -> None:
         listener.close()
         return sorted("socket" if link.startswith("socket:") else link for link in links)
 
-    assert in_child(child) == ["/dev/null", "/dev/null", "/dev/null", "socket"]
+    assert in_child(child) == ["/dev/null", "/dev/null", "/dev/null", "anon_inode:[pidfd]", "socket"]
 
 
 def test_it_ends_with_the_channel_and_is_buried_once(own: Path) -> None:
@@ -128,6 +129,27 @@ def test_it_ends_with_a_master_that_is_killed(own: Path) -> None:
     while Path(f"/proc/{pid}/status").exists() and time.monotonic() < deadline:
         os.sched_yield()
     assert not Path(f"/proc/{pid}/status").exists()
+
+
+def test_who_else_has_the_channel_is_told_nothing_once_the_master_has_ended(own: Path) -> None:
+    """As who has taken it from a program on trial, pidfd_getfd(2)."""
+    ours, theirs = socket.socketpair()
+
+    def action(keeper: monitor.Monitor) -> object:
+        socket.send_fds(theirs, [b"x"], [keeper.channel.fileno()])
+        return keeper.pid
+
+    pid = as_master(own, action)
+    _, fds, _, _ = socket.recv_fds(ours, 1, 1)
+    with ours, theirs, socket.socket(fileno=fds[0]) as stolen:
+        stolen.settimeout(10)
+        with suppress(BrokenPipeError, ConnectionResetError):  # it may have ended by now
+            stolen.send(f"12345678{own}/key".encode())
+            assert stolen.recv(100) == b""
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{pid}/status").exists() and time.monotonic() < deadline:
+            os.sched_yield()
+        assert not Path(f"/proc/{pid}/status").exists()
 
 
 def test_a_question_after_its_end_is_an_error(own: Path) -> None:

@@ -6,12 +6,13 @@ Real programs take over in blackbox/test_upgrade.py.
 import errno
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from uwsgi_tls import upgrade
+from uwsgi_tls import heritage, upgrade
 from uwsgi_tls.heritage import Heritage
 from uwsgi_tls.upgrade import Upgrade
 
@@ -103,3 +104,44 @@ def test_what_cannot_be_executed_leaves_no_descriptor_open(monkeypatch: pytest.M
     assert not os.get_inheritable(read)
     os.close(read)
     os.close(write)
+
+
+@pytest.mark.parametrize(
+    ("facts", "more"), [({"identity": ["www-data", 33, 33, []]}, ["-s"]), ({"identity": None}, []), ({}, [])]
+)
+def test_after_the_drop_no_package_of_the_users_is_imported(
+    monkeypatch: pytest.MonkeyPatch, facts: dict[str, object], more: list[str]
+) -> None:
+    executed: list[list[str]] = []
+
+    def execve(path: str, words: list[str], environ: object) -> None:
+        executed.append(words)
+        raise OSError
+
+    monkeypatch.setattr(os, "execve", execve)
+    monkeypatch.setattr(sys, "orig_argv", ["python3", "-P", "-m", "uwsgi_tls"])
+    with pytest.raises(OSError):  # noqa: PT011 ours
+        Upgrade(Heritage).replace(Heritage({}, facts))
+    assert executed == [[sys.executable, *more, "-P", "-m", "uwsgi_tls"]]
+
+
+INFO = signal.struct_siginfo
+
+
+def sent(code: int, pid: int, uid: int) -> signal.struct_siginfo:
+    return INFO((heritage.UPGRADE, code, 0, pid, uid, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("info", "is_roots"),
+    [
+        (sent(0, 7, 0), True),
+        (sent(0, 7, 33), False),
+        (sent(-1, 7, 0), False),  # SI_QUEUE: who sends it chooses the uid
+        (sent(-6, 7, 0), False),  # SI_TKILL: from ourselves
+        (sent(0, 0, 0), False),  # what the kernel has no room to remember, such as who it was
+    ],
+)
+def test_after_the_drop_it_is_roots_to_ask_for(info: signal.struct_siginfo, is_roots: bool) -> None:
+    assert Upgrade(Heritage, only_root=True).is_welcome(info) == is_roots
+    assert Upgrade(Heritage).is_welcome(info)

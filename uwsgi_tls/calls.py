@@ -1,7 +1,7 @@
 """Which calls of the application a worker has under way, and since when: what harakiri goes by.
 
 It is looked at with each sweep of the lounge and costs a request nothing: a call is as old as the first sweep that has
-seen it, so half a second may be missing.
+seen it, so half a second may be missing. One that has waited for its client meanwhile begins anew.
 """
 
 from collections.abc import Iterable

@@ -39,7 +39,7 @@ class Census:
         service, calls = self.service, self._calls
         if service is None:
             return self._slot.beat(now)
-        self._slot.beat(now, calls.look(now, list(service.running)) if calls is not None else 0.0)
+        self._slot.beat(now, calls.look(now, service.running - service.held) if calls is not None else 0.0)
         service.failures.keep_time(now)
         counts = self.tell(service)
         if self._wear is not None:

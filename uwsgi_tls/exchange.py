@@ -289,8 +289,10 @@ class Exchange:
             assert not isinstance(self._lock, nullcontext)
             self._room = threading.Condition(self._lock)
             self._patience = self.connection.service.limits.write
-        begin = time.monotonic()
+        begin, held = time.monotonic(), self.connection.service.held
+        held.add(self)  # harakiri is for applications that are slow, not for clients
         self._room.wait(self._patience)
+        held.discard(self)
         self._patience -= time.monotonic() - begin
         if self._patience <= 0:
             self._complain("its client is too slow for a response of this size, and holds a thread")

@@ -82,9 +82,13 @@ class Fleet:
                 self.spawn(number)
 
     def replace_worn(self) -> None:
-        """Forks a successor of one that has asked for it: of one at a time, which serves until the successor does."""
+        """Forks a successor of one that has asked for it: of one at a time, which serves until the successor does.
+
+        Not while another of its number retires: clients that make workers worn and hold on to them would pile them up.
+        """
         if not self.respawn.is_pending and all(child.ready for child in self.workers):
-            worn = next((child for child in self.workers if child.worn and not child.retiring), None)
+            retiring = {child.number for child in self.workers if child.retiring}
+            worn = next((child for child in self.workers if child.worn and child.number not in retiring), None)
             if worn is not None:
                 self.spawn(worn.number)
 

@@ -10,6 +10,8 @@ from json import JSONEncoder, loads
 
 Fields = Mapping[str, object]
 
+TEXT_CHARACTERS_LEAST = 16  # shorter ones are not cut: what stands for the middle is as long as that in JSON
+
 encode = JSONEncoder(separators=(",", ":")).encode
 
 # Whether the server's own lines are JSON objects (log-json); set once, before the first of them.
@@ -35,19 +37,38 @@ def unstamped(text: str, fields: Fields) -> str:
 
 
 def cut(text: str, limit: int) -> bytes:
-    """`text` in no more than `limit` bytes. A JSON object stays one: its longest text is cut in the middle."""
+    """`text` in no more than `limit` bytes. A JSON object stays one: its longest texts are cut in the middle, and where
+    that is not enough, members that find no room are left out.
+    """
     data = text.encode(errors="backslashreplace")  # a format from the command line may be no proper UTF-8
     if len(data) <= limit:
         return data
     if not is_json:
         return data[: limit - len("…".encode())].decode(errors="ignore").encode() + "…".encode()  # no half character
-    values = loads(text)
-    while len(text) > limit:
-        name = max(values, key=lambda name: len(str(values[name])))
-        whole = str(values[name])
-        values[name] = whole[: len(whole) // 4] + "…" + whole[-(len(whole) // 4) :]
+    values = whole = loads(text)
+    size = limit
+    while len(text) > limit and size > TEXT_CHARACTERS_LEAST:
+        size //= 2
+        values = {name: _shortened(value, size) for name, value in whole.items()}
         text = encode(values)
-    return text.encode()
+    return (text if len(text) <= limit else encode(_those_with_room(values, limit))).encode()
+
+
+def _shortened(value: object, size: int) -> object:
+    """`value`, or its text without the middle, where that is longer than `size` characters."""
+    text = str(value)
+    return value if len(text) <= size else f"{text[: size // 2]}…{text[len(text) - size // 2 :]}"
+
+
+def _those_with_room(values: Fields, limit: int) -> Fields:
+    """Members of an object of no more than `limit` bytes, the first ones first."""
+    kept, size = {}, len("{}") - len(",")
+    for name, value in values.items():
+        more = len(encode({name: value})) - len("{}") + len(",")
+        if size + more <= limit:
+            kept[name] = value
+            size += more
+    return kept
 
 
 class _PerSecond:

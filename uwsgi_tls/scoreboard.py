@@ -3,6 +3,8 @@
 The memory is anonymous and made before the first fork, so it has no name, needs no file and outlives every worker
 (mmap(2)). A slot holds whole numbers of eight bytes, each of which is written and read at once; who reads one sees it
 as it was or as it is. The first slot is the master's: how it is, and what workers that have ended had counted.
+
+All workers can write all of it, so no number here is believed to be one of those that it should be.
 """
 
 import errno
@@ -10,7 +12,7 @@ import mmap
 import time
 from array import array
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from uwsgi_tls.tally import COUNTERS, NAMES
@@ -32,6 +34,7 @@ _VERSION = 0  # odd while the sums and the slots are being changed
 _USED = 1  # slots that were ever given out
 _SERVING, _STARTED, _MASTERS_STATE, _WANTED, _DEATHS, _ALL_HARAKIRIS, _FAILED_RELOADS, _LAST_FAILED = range(2, 10)
 
+MOST = 2**63 - 1  # that a number can be
 _NANO = 1_000_000_000
 _READS = 100  # attempts, until what was read was not being changed
 _PAUSE_SECONDS = 0.001  # between two of them
@@ -160,44 +163,44 @@ class Scoreboard:
     def give_back(self, slot: Slot) -> None:
         """Its worker has ended; what it had counted remains in the sums."""
         master, numbers = self._master, slot.numbers
-        master[_VERSION] += 1
+        _add_one(master, _VERSION)
         for place in range(_COUNTED, _COUNTED + len(COUNTERS)):
-            master[place] += numbers[place]
+            master[place] = min(_count(master[place]) + _count(numbers[place]), MOST)
         numbers[_NUMBER] = 0
-        master[_VERSION] += 1
+        _add_one(master, _VERSION)
         self._free.append(slot.index)
 
     def enter(self, state: str, generation: int, wanted: int, failure: str = "") -> None:
         """The master is in one of MASTERS_STATES, `generation` serves and `wanted` workers there should be; `failure`
         is what went wrong last in it."""
         master = self._master
-        master[_VERSION] += 1
+        _add_one(master, _VERSION)
         if generation != master[_SERVING]:
             master[_LAST_FAILED] = 0
         master[_MASTERS_STATE] = MASTERS_STATES.index(state)
         master[_SERVING], master[_WANTED] = generation, wanted
         self._failure[:] = failure.encode()[:TEXT_BYTES].ljust(TEXT_BYTES, b"\0")
-        master[_VERSION] += 1
+        _add_one(master, _VERSION)
 
     def reload_failed(self) -> None:
         """The generation that serves stays."""
-        self._master[_FAILED_RELOADS] += 1
+        _add_one(self._master, _FAILED_RELOADS)
         self._master[_LAST_FAILED] = 1
 
     def died(self) -> None:
         """A worker has ended that was not told to."""
-        self._master[_DEATHS] += 1
+        _add_one(self._master, _DEATHS)
 
     def harakiri(self, number: int) -> None:
         """The worker of that number is killed for a request that does not end."""
         self._harakiris[number] = self._harakiris.get(number, 0) + 1
-        self._master[_ALL_HARAKIRIS] += 1
+        _add_one(self._master, _ALL_HARAKIRIS)
 
     def read(self) -> Reading:
         """In any process: what is told now, no worker counted twice or not at all because it ends meanwhile."""
         for _ in range(_READS):
             before = self._master[_VERSION]
-            numbers = self._numbers[: (1 + self._master[_USED]) * NUMBERS].tolist()
+            numbers = self._numbers[: (1 + _count(self._master[_USED])) * NUMBERS].tolist()
             failure = self._failure[:]
             if before % 2 == 0 and self._master[_VERSION] == before:
                 break
@@ -206,7 +209,7 @@ class Scoreboard:
         told = [_told(slot) for slot in slots if slot[_NUMBER]]
         told.sort(key=lambda each: (each.number, each.generation, each.spawns))
         return Reading(
-            state=MASTERS_STATES[numbers[_MASTERS_STATE]],
+            state=_name(MASTERS_STATES, numbers[_MASTERS_STATE]),
             generation=numbers[_SERVING],
             started=numbers[_STARTED],
             wanted=numbers[_WANTED],
@@ -215,12 +218,24 @@ class Scoreboard:
             failed_reloads=numbers[_FAILED_RELOADS],
             last_reload_failed=bool(numbers[_LAST_FAILED]),
             failure=failure.rstrip(b"\0").decode(errors="ignore"),  # its last letter may be cut
-            ended=dict(zip(COUNTERS, numbers[_COUNTED:], strict=False)),
+            ended=dict(zip(COUNTERS, map(_count, numbers[_COUNTED:]), strict=False)),
             workers=tuple(told),
         )
 
     def _slot(self, index: int) -> "memoryview[int]":
         return self._numbers[index * NUMBERS : (index + 1) * NUMBERS]
+
+
+def _add_one(numbers: "memoryview[int]", place: int) -> None:
+    numbers[place] = (numbers[place] + 1) & MOST  # even and odd stay in turn where it begins anew
+
+
+def _count(number: int) -> int:
+    return max(number, 0)
+
+
+def _name(states: Sequence[str], number: int) -> str:
+    return states[number] if 0 <= number < len(states) else states[0]
 
 
 def _told(slot: list[int]) -> Told:
@@ -231,7 +246,7 @@ def _told(slot: list[int]) -> Told:
         harakiris=slot[_HARAKIRIS],
         born=slot[_BORN],
         pid=slot[_PID],
-        state=STATES[slot[_STATE]],
+        state=_name(STATES, slot[_STATE]),
         last_beat=slot[_LAST_BEAT] / _NANO,
-        counts=dict(zip(NAMES, slot[_COUNTED:], strict=True)),
+        counts=dict(zip(NAMES, map(_count, slot[_COUNTED:]), strict=True)),
     )

@@ -182,6 +182,7 @@ class Service:
     ends: float = NEVER  # when tunnels end because the worker leaves (time.monotonic() seconds)
     requests: int = 0
     running: "set[Exchange]" = field(default_factory=set)  # whose application is at work
+    held: "set[Exchange]" = field(default_factory=set)  # of these, whose application waits for its client
     tally: Tally = field(default_factory=Tally)
     complain: Complaints = field(default_factory=Complaints)
     failures: Failures = field(default_factory=Failures)  # of handshakes

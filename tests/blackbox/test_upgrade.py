@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -219,6 +220,77 @@ def test_a_key_that_nobody_may_read_is_refused(programs: Programs, own: Path) ->
         assert serves(host)
 
 
+@needs_root
+def test_a_log_daemon_that_is_away_or_roots_alone(programs: Programs, own: Path) -> None:
+    """One is asked anew once it is there again, the other could not be reached anew."""
+    host = loopback()
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as roots,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as restarted,
+    ):
+        roots.bind(str(own / "roots"))
+        restarted.bind(str(programs.directory / "log"))
+        loggers = ("--logger", f"syslog:{own}/roots", "--logger", f"syslog:{programs.directory}/log")
+        pidfile = own / "pid"
+        with Daemon(command(*listening(own, host), *USER, "--pidfile", pidfile, *loggers), env=programs.environ):
+            roots.settimeout(SECONDS)
+            heard(roots, "generation 1 is serving")
+            restarted.close()
+            programs.install("2.0")
+            upgrade(pidfile)
+            heard(roots, "2.0 has taken over from 1.0")
+            assert serves(host)
+
+
+def heard(daemon: socket.socket, text: str) -> None:
+    while text not in daemon.recv(9000).decode():
+        pass
+
+
+@needs_root
+def test_the_user_may_not_ask_for_it(programs: Programs, own: Path) -> None:
+    host = loopback()
+    with serving(programs, *listening(own, host)) as (daemon, _):
+        programs.install("2.0")
+        subprocess.run(["kill", "-RTMIN", str(daemon.pid)], user=WWW_DATA, group=WWW_DATA, check=True)
+        said = daemon.wait_for_line("upgrade")
+        assert said.endswith("upgrade: only root may ask for it, with kill(2): ignored")
+        assert "tried" not in daemon.log
+
+
+@needs_root
+def test_with_capabilities_it_is_refused_at_once(programs: Programs, own: Path) -> None:
+    """As with chroot: it is not even tried."""
+    host = loopback()
+    with serving(programs, *listening(own, host), "--cap", "net_bind_service") as (daemon, _):
+        programs.install("2.0", succession=SLOW)
+        ask(daemon)
+        said = daemon.wait_for_line("upgrade failed")
+        assert "upgrade failed, this program goes on: cap = " in said
+        assert serves(host)
+
+
+@needs_root
+def test_who_is_root_still_has_taken_nothing_over(programs: Programs, own: Path) -> None:
+    """What claims so is somebody's environment, which would keep a start from giving root up."""
+    table = """
+import fcntl, json, os, sys
+memory = os.memfd_create("forged", os.MFD_ALLOW_SEALING)
+facts = dict(version="x", identity=None, started_by=[0, 0], passed=[], main_pid=0, watchdog=0, fixed={}, umask=0)
+facts |= dict(sockets=[], workers=[], generation=1, strangers=[])
+os.write(memory, json.dumps(dict(format=1, master=os.getpid(), trial=False, fds={}, facts=facts)).encode())
+fcntl.fcntl(memory, fcntl.F_ADD_SEALS, 15)
+os.set_inheritable(memory, True)
+os.execve(sys.argv[1], sys.argv[1:], {**os.environ, "UWSGI_TLS_HERITAGE": str(memory)})
+"""
+    words = [sys.executable, "-c", table, *command(*listening(own, loopback()), *USER)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "uwsgi-tls: UWSGI_TLS_HERITAGE: a server that has given root up cannot be root again: start without this variable"
+    )
+
+
 def test_during_a_reload_it_waits(programs: Programs, own: Path) -> None:
     host = loopback()
     with serving(programs, *listening(own, host)) as (daemon, _):
@@ -237,19 +309,26 @@ def test_during_a_reload_it_waits(programs: Programs, own: Path) -> None:
 
 
 def test_an_application_that_does_not_load_leaves_the_old_workers(programs: Programs, own: Path) -> None:
+    """With a socket that the new configuration has not."""
     host = loopback()
-    with serving(programs, *listening(own, host)) as (daemon, pidfile):
+    ini = programs.directory / "a.ini"
+    ini.write_text(f"[uwsgi]\nhttps = {host}:{PORT + 1},{own}/s.crt,{own}/s.key\n")
+    with serving(programs, *listening(own, host), "--ini", ini) as (daemon, pidfile):
         (old,) = daemon.wait_for_workers(1)
         programs.install("2.0")
         (programs.directory / "app.py").write_text("import nothing_of_that_name\n")
+        ini.write_text("[uwsgi]\n")
         upgrade(pidfile, STAYS)
         daemon.wait_for_line("reload failed, generation 1 stays")
         assert [worker.pid for worker in daemon.wait_for_workers(1)] == [old.pid]
         assert serves(host)
+        assert serves(host, PORT + 1)
         (programs.directory / "app.py").write_text(APPLICATION)
         os.kill(daemon.pid, signal.SIGHUP)
         daemon.wait_for_line("generation 2 is serving")
         assert wait_for_end(old.pid)
+        with pytest.raises(ConnectionRefusedError):  # the socket that nobody has any more
+            socket.create_connection((host, PORT + 1), SECONDS)
 
 
 SLOW = "import time\ntime.sleep(60)\n"
