@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -80,9 +79,9 @@ def test_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_calls_are_those_that_do_not_wait_for_their_client() -> None:
     """One that is held is no call, and begins anew afterwards."""
     scene = Scene()
-    service, one = scene.service, cast(Exchange, SimpleNamespace(head=None))
+    service, one = scene.service, cast(Exchange, object())
     slot, since = Scoreboard(1).take(1, 1), []
-    census = Census(slot, (), calls=Calls(1, 3.0))
+    census = Census(slot, (), calls=Calls(1, 0))
     census.service = service
     service.running.add(one)
     for moment, held in ((1.0, set[Exchange]()), (2.0, {one}), (3.0, set[Exchange]()), (4.0, set[Exchange]())):

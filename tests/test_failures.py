@@ -1,12 +1,13 @@
 """failures.py: what a line about a handshake says, and that a flood of them is few lines."""
 
+import re
 import time
 from collections.abc import Callable
 
 import pytest
 
 from uwsgi_tls import failures
-from uwsgi_tls.failures import KINDS, LINES_OF_A_KIND, PERIOD_SECONDS, Failure, Failures
+from uwsgi_tls.failures import LINES_OF_A_KIND, PERIOD_SECONDS, Failure, Failures
 from uwsgi_tls.log_text import Fields
 
 CLIENT = ("192.0.2.1", "50514")
@@ -15,17 +16,17 @@ CLIENT = ("192.0.2.1", "50514")
 @pytest.mark.parametrize(
     ("failure", "line"),
     [
-        (Failure("why", CLIENT, "0.0.0.0:443"), "why (client 192.0.2.1:50514, 0.0.0.0:443)"),
-        (Failure("why", ("2001:db8::1", "5"), "[::]:443"), "why (client [2001:db8::1]:5, [::]:443)"),
+        (Failure("why", "other", CLIENT, "0.0.0.0:443"), "(client 192.0.2.1:50514, 0.0.0.0:443)"),
+        (Failure("why", "other", ("2001:db8::1", "5"), "[::]:443"), "(client [2001:db8::1]:5, [::]:443)"),
         (
-            Failure("why", CLIENT, "=0", "sent: unknown_ca", "shop.lab", b"\x0a\x0a\3\4\3\3"),
-            "why (client 192.0.2.1:50514, =0, name shop.lab, offers TLSv1.3 TLSv1.2, alert sent: unknown_ca)",
+            Failure("why", "other", CLIENT, "=0", "sent: unknown_ca", "shop.lab", b"\x0a\x0a\3\4\3\3"),
+            "(client 192.0.2.1:50514, =0, name shop.lab, offers TLSv1.3 TLSv1.2, alert sent: unknown_ca)",
         ),
-        (Failure("why", CLIENT, "=0", sni=""), "why (client 192.0.2.1:50514, =0, a name that is none)"),
+        (Failure("why", "other", CLIENT, "=0", sni=""), "(client 192.0.2.1:50514, =0, a name that is none)"),
     ],
 )
 def test_a_line(failure: Failure, line: str) -> None:
-    assert str(failure) == f"TLS handshake failed: {line}"
+    assert str(failure) == f"TLS handshake failed {line}: why"
 
 
 class Log:
@@ -49,21 +50,21 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     return log
 
 
-def fail(say: Callable[[Failure], None], reason: str, times: int) -> None:
+def fail(say: Callable[[Failure], None], reason: str, times: int, counted: str = "other") -> None:
     for number in range(times):
-        say(Failure(reason, ("192.0.2.1", str(number)), "=0"))
+        say(Failure(reason, counted, ("192.0.2.1", str(number)), "=0"))
 
 
 def test_repeated_ones_are_counted(log: Log) -> None:
     say = Failures()
     fail(say, "why", 40)
-    fail(say, "other", 1)
+    fail(say, "why", 1, "closed")
     assert len(log.lines) == LINES_OF_A_KIND + 1
     say.keep_time(log.now + PERIOD_SECONDS - 1)
     assert len(log.lines) == LINES_OF_A_KIND + 1
     say.keep_time(log.now + PERIOD_SECONDS)
     assert log.lines[LINES_OF_A_KIND + 1 :] == [
-        "TLS handshake failed: why (client 192.0.2.1:39, =0): 37 more like this in the last 60 s"
+        "TLS handshake failed (client 192.0.2.1:39, =0, 37 more like this in the last 60 s): why"
     ]
     assert log.fields[-1]["more"] == 37
     say.keep_time(log.now + 10 * PERIOD_SECONDS)
@@ -84,26 +85,37 @@ def test_the_next_period_begins_with_the_next_failure(log: Log) -> None:
     assert len(log.lines) == LINES_OF_A_KIND
 
 
-def test_reasons_without_end_are_few_lines(log: Log) -> None:
-    """A client makes up as many certificates as it likes, and the reason has its name."""
-    say = Failures()
-    for number in range(10_000):
-        fail(say, f"it is self-signed: /CN={number}", 1)
-    assert len(log.lines) == KINDS
-    say.keep_time(log.now + PERIOD_SECONDS)
-    assert log.lines[KINDS:] == [f"{10_000 - KINDS} more TLS handshakes failed in the last 60 s, for other reasons"]
-
-
-def test_the_most_that_a_period_can_bring(log: Log) -> None:
+def test_words_of_clients_hide_no_other_kind(log: Log) -> None:
+    """A client makes up as many certificates and names as it likes, and the reason has them."""
     say = Failures()
     for number in range(1000):
-        fail(say, f"reason {number}", 100)
+        fail(say, f"it is self-signed: /CN={number}", 1, "certificate")
+        fail(say, f"nobody here has the name {number}.lab", 1, "name")
+    fail(say, "what was sent is not TLS", 1, "not_tls")
+    assert len(log.lines) == 2 * LINES_OF_A_KIND + 1
+    assert log.lines[-1].endswith(": what was sent is not TLS")
     say.keep_time(log.now + PERIOD_SECONDS)
-    assert len(log.lines) == KINDS * (LINES_OF_A_KIND + 1) + 1
+    assert len(log.lines) == 2 * (LINES_OF_A_KIND + 1) + 1
+
+
+def test_alerts_are_kinds_of_their_own(log: Log) -> None:
+    say = Failures()
+    for alert in ("sent: unknown_ca", "sent: certificate_expired"):
+        for _ in range(10):
+            say(Failure("why", "certificate", CLIENT, "=0", alert))
+    assert len(log.lines) == 2 * LINES_OF_A_KIND
+
+
+def test_no_name_of_a_certificate_is_taken_for_the_address() -> None:
+    forged = "it is self-signed: /CN=x (client 198.51.100.7:4444, =0)"
+    says = str(Failure(forged, "certificate", CLIENT, "=0", sni="shop.lab"))
+    found = re.search(r"TLS handshake failed \(client (\S+):\d+, ", says)
+    assert found is not None
+    assert found[1] == CLIENT[0]
 
 
 def test_the_end_comes_before_the_end_of_the_period(log: Log) -> None:
     say = Failures()
     fail(say, "why", 10)
     say.keep_time(failures.NEVER)
-    assert log.lines[-1].endswith("7 more like this in the last 60 s")
+    assert log.lines[-1].endswith("7 more like this in the last 60 s): why")

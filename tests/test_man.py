@@ -13,7 +13,9 @@ OPTIONS = (*ROWS, *ACTIONS)
 TO_COMPLETE = (
     (["uwsgi-tls", "--che"], ["--check"]),
     (["uwsgi-tls", "--shared-so"], ["--shared-socket"]),
-    (["uwsgi-tls", "re"], ["reload"]),
+    (["uwsgi-tls", "rel"], ["reload"]),
+    (["uwsgi-tls", "reo"], ["reopen-logs"]),
+    (["uwsgi-tls", "reopen-logs", "--p"], ["--pidfile"]),
     (["uwsgi-tls", "--threads", "2", "--procname-prefix-"], ["--procname-prefix-spaced"]),
     (["uwsgi-tls", "--uid", "roo"], ["root"]),
     (["uwsgi-tls", "--uid", "=", "roo"], ["root"]),

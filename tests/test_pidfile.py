@@ -45,16 +45,35 @@ def test_what_stood_in_it_is_gone(tmp_path: Path) -> None:
     pidfile.remove()
 
 
-def test_where_it_cannot_be_removed_it_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("written", [False, True])
+def test_where_it_cannot_be_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool) -> None:
+    """It is emptied as long as it may be written to, which a pid ends."""
+
     def refuse(path: str, dir_fd: int) -> None:
         raise PermissionError(13, "Permission denied", path)
 
     path = tmp_path / "pid"
     pidfile = Pidfile.open(str(path))
-    pidfile.write()
+    os.pwrite(pidfile.fd, b"a status\n", 0)
+    if written:
+        os.ftruncate(pidfile.fd, 0)
+        pidfile.write()
     monkeypatch.setattr(os, "unlink", refuse)
     pidfile.remove()
-    assert path.read_text() == ""
+    assert path.read_text() == (f"{os.getpid()}\n" if written else "")
+
+
+def test_nobody_can_write_to_it_once_the_pid_is_in_it(tmp_path: Path) -> None:
+    """The descriptor outlives root, and a pid in a file of root's is believed."""
+    pidfile = Pidfile.open(str(tmp_path / "pid"))
+    before = os.listdir("/proc/self/fd")
+    pidfile.write()
+    assert os.listdir("/proc/self/fd") == before
+    for change in (lambda: os.pwrite(pidfile.fd, b"1\n", 0), lambda: os.ftruncate(pidfile.fd, 0)):
+        with pytest.raises(OSError, match="Bad file descriptor|Invalid argument"):
+            change()
+    assert not os.get_inheritable(pidfile.fd)
+    pidfile.remove()
 
 
 def replace(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import socket
 import threading
@@ -85,7 +86,7 @@ def test_who_says_nothing_gets_the_document(serving: Serving) -> None:
 @pytest.mark.parametrize(
     ("request_head", "status", "body"),
     [
-        ("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n", "200 OK", "metrics"),
+        ("GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", "200 OK", "metrics"),
         ("GET /metrics?a=b HTTP/1.0\r\n\r\n", "200 OK", "metrics"),
         ("GET / HTTP/1.1\nAccept: text/html\n\n", "200 OK", "<html>"),
         ("GET / HTTP/1.1\r\nAccept: */*\r\n\r\n", "200 OK", "{}"),
@@ -109,6 +110,36 @@ def test_http(serving: Serving, request_head: str, status: str, body: str) -> No
     assert "\r\nX-Content-Type-Options: nosniff\r\n" in head
     policy = "default-src 'self'" if body == "<html>" else "default-src 'none'"
     assert f"\r\nContent-Security-Policy: {policy}" in head
+
+
+@pytest.mark.parametrize(
+    ("host", "ours"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.1:9192", True),
+        ("[::1]", True),
+        ("[::1]:9192", True),
+        ("LocalHost:9192", True),
+        ("", True),
+        ("evil.example", False),
+        ("evil.example:9192", False),
+        ("127.0.0.1.evil.example", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1\r\nhOST:evil.example", False),
+    ],
+)
+def test_a_name_may_be_anybodys(host: str, ours: bool) -> None:
+    """A page of evil.example, which its owner makes lead to 127.0.0.1, is not to read ours."""
+    head = f"GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    assert respond(head, SITE).startswith(b"HTTP/1.1 200 OK" if ours else b"HTTP/1.1 421 Misdirected Request")
+    assert respond(head, SITE, any_host=True).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_who_may_use_a_name(serving: Serving) -> None:
+    head = b"GET /metrics HTTP/1.1\r\nHost: stats.example\r\n\r\n"
+    assert serving.ask(head).startswith(b"HTTP/1.1 421 ")
+    serving.server._site = dataclasses.replace(SITE, public=True)
+    assert serving.ask(head).startswith(b"HTTP/1.1 200 ")
 
 
 def test_a_head_in_pieces(serving: Serving) -> None:

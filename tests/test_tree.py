@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from uwsgi_tls import tree
 
 SLEEPER = "import sys; print(1, flush=True); sys.stdin.read()"
@@ -38,3 +40,20 @@ def test_a_process_and_its_parent() -> None:
         child.wait()
         assert tree.process(child.pid) is None
         assert child.pid not in [each.pid for each in tree.children(os.getpid())]
+
+
+def test_a_family_is_told_from_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: looks.append(path) or listdir(path))
+    script = "sleep 60 & echo $!; wait"
+    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE) as shell:
+        assert shell.stdout is not None
+        sleeper = int(shell.stdout.readline())
+        found = [each.pid for each in tree.family(os.getpid())]
+        assert found[0] == os.getpid()
+        assert found.index(shell.pid) < found.index(sleeper)
+        assert [each.pid for each in tree.family(shell.pid)] == [shell.pid, sleeper]
+        assert looks == ["/proc"] * 2
+        os.kill(sleeper, signal.SIGKILL)
+    assert tree.family(shell.pid) == []

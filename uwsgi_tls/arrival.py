@@ -209,7 +209,7 @@ class Arrival:
         """Counts and says why there is no handshake; `reason` is a word of tally.FAILURES."""
         self._service.tally.count(f"failures.{reason}")
         sni, versions = (None, b"") if seen is None else (seen.sni, seen.versions)
-        self._service.failures(Failure(why, self._peer, self._endpoint.name, alert, sni, versions))
+        self._service.failures(Failure(why, reason, self._peer, self._endpoint.name, alert, sni, versions))
 
     # What the steps share.
 

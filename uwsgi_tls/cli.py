@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             from uwsgi_tls import pki
 
             return pki.run(words[1:])
-        if words and words[0] in ("reload", "stop", "upgrade"):
+        if words and words[0] in ("reload", "reopen-logs", "stop", "upgrade"):
             from uwsgi_tls import control
 
             return control.run(words)

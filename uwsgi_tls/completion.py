@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from uwsgi_tls.options import ACTIONS, ROWS, Row
 
-_VERBS = "reload upgrade stop status pki"
+_VERBS = "reload reopen-logs upgrade stop status pki"
 _PKI = "ca server client revoke crl"
 # compgen(1) actions for the kinds of values; of the others nothing is known.
 _ACTIONS = {"FILE": "-f", "FILE[:SECTION]": "-f", "LOG": "-f", "DIR": "-d", "USER": "-u", "GROUP": "-g"}
@@ -29,7 +29,7 @@ _uwsgi_tls() {
 @VALUES@
     esac
     case ${COMP_WORDS[1]} in
-        reload | upgrade | stop | status) words="--pidfile --help" ;;
+        reload | reopen-logs | upgrade | stop | status) words="--pidfile --help" ;;
         pki) words="@PKI@ --help --dir --days" ;;
         *)
             words="@OPTIONS@"

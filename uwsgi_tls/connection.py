@@ -126,7 +126,7 @@ class Connection:
                 return self.finish(linger=False)  # RFC 9112, 9.8: with a closure alert
             if self.step == self._more_handshake:
                 self.service.tally.count("failures.timeout")
-                self._failed("it did not finish in time")
+                self._failed("it did not finish in time", "timeout")
             self.close()
 
     def crashed(self) -> None:
@@ -149,8 +149,8 @@ class Connection:
                 shaken, self.sni or "", self.service.export_cert, self.endpoint.client_allow
             )
         except Gone as gone:
-            self.service.tally.not_shaken_hands(str(gone))
-            self._failed(str(gone), gone.alert)
+            counted = self.service.tally.not_shaken_hands(str(gone))
+            self._failed(str(gone), counted, gone.alert)
             # The alert that tells the client why is on its way; closing with unread bytes would overtake it by a reset.
             return self._linger()
         self.variables = (
@@ -484,9 +484,9 @@ class Connection:
     def _park(self, events: int) -> None:
         self.service.lounge.park(self.fd, self, events)
 
-    def _failed(self, reason: str, alert: str = "") -> None:
-        """Says why there is no handshake."""
-        failure = Failure(reason, self.peer, self.endpoint.name, alert, self.sni, self.versions)
+    def _failed(self, reason: str, counted: str, alert: str = "") -> None:
+        """Says why there is no handshake; `counted` is a word of tally.FAILURES."""
+        failure = Failure(reason, counted, self.peer, self.endpoint.name, alert, self.sni, self.versions)
         self.service.failures(failure)
 
     def _complain(self, text: str) -> None:

@@ -1,4 +1,4 @@
-"""`uwsgi-tls reload`, `upgrade` and `stop`: finds a running master, which a pid file names, and tells it.
+"""`uwsgi-tls reload`, `reopen-logs`, `upgrade` and `stop`: finds a running master, which a pid file names, and tells it.
 
 A pid file may have outlived its process and the number may be another's by now. So the process is held by a
 descriptor (pidfd_open(2)) before it is looked at, and is told only if it is called as ours are (titles.py). Who may
@@ -32,7 +32,7 @@ NOTICE_SECONDS = 10.0  # within which a master has taken notice of its signal
 NAMELESS_SECONDS = 2.0  # between two programs a master has no title
 _POLL_SECONDS = 0.02
 _SERVES = re.compile(rb"master \(generation (\d+), .*\): serving")
-_SIGNALS = {"reload": signal.SIGHUP, "stop": signal.SIGTERM, "upgrade": UPGRADE}
+_SIGNALS = {"reload": signal.SIGHUP, "reopen-logs": signal.SIGUSR1, "stop": signal.SIGTERM, "upgrade": UPGRADE}
 
 
 class Stopped(ConfigError):
@@ -215,6 +215,7 @@ def _names(process: Path) -> tuple[bytes, bytes]:
 
 _descriptions = {
     "reload": "New workers with certificates and application read anew; the old ones finish what they have. As HUP.",
+    "reopen-logs": "Opens the log files again, once they were renamed. As USR1.",
     "upgrade": "Has the server go on as the program that is installed by now, if that can start, and waits for it.",
     "stop": "Ends the server once what is under way is done, and waits for it. As TERM.",
 }

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from uwsgi_tls import capabilities, powers, privileges, tree, users
+from uwsgi_tls import capabilities, control, powers, privileges, tree, users
 from uwsgi_tls.addresses import SharedAddress
 from uwsgi_tls.config import CommandLine
 from uwsgi_tls.converters import CAPABILITY_NAMES
@@ -25,7 +25,6 @@ from uwsgi_tls.powers import UNLIMITED, Powers
 from uwsgi_tls.users import Identity
 
 COLUMN = 14  # of the texts
-PIDFILE_BYTES = 32
 CAP_DAC_READ_SEARCH = 2
 
 _ROLE = re.compile(r"uwsgi-tls (master|monitor|stats|worker \d+)")
@@ -72,31 +71,21 @@ def run(config: Config) -> int:
 
 
 def _master(pidfile: str) -> int | None:
-    """The pid in it, if that is a master's. Raises ConfigError where it cannot be read."""
+    """The pid in it, if that is a master's. Raises ConfigError where it is not to be believed."""
     try:
-        fd = os.open(pidfile, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        try:
-            text = os.read(fd, PIDFILE_BYTES).decode("ascii", "replace").strip()
-        finally:
-            os.close(fd)
-    except FileNotFoundError:
+        master = control.find(pidfile)
+    except (control.Stopped, control.Dead):
         return None
-    except OSError as error:
-        raise ConfigError("pidfile", pidfile, error.strerror or str(error)) from None
-    process = tree.process(int(text)) if text.isascii() and text.isdecimal() else None
-    return process.pid if process is not None and "uwsgi-tls master (" in process.title else None
+    os.close(master.process)
+    return master.pid
 
 
 def _running(master: int) -> Iterator[Account]:
     """The master, and all that it and its children have started."""
-    found = [tree.process(master)]
-    for process in found:
-        if process is None:
-            continue
+    for process in tree.family(master):
         with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
             role = match[1] if (match := _ROLE.search(process.title)) else f"program of {process.parent}"
             yield Account(f"{role} (pid {process.pid})", role.split()[0], powers.of(process.pid))
-            found += tree.children(process.pid)
 
 
 def _foretold(config: Config, identity: Identity | None) -> Iterator[Account]:

@@ -1,7 +1,8 @@
 """Lines about handshakes that came to nothing: the first few of a kind in each minute, and how many there were more.
 
-Whoever can reach the port can bring such lines about, as many as he likes. A kind is a reason in its words; what makes
-one of them differ from the next, the client, the name and what it offers, stands behind them.
+Whoever can reach the port can bring such lines about, as many as he likes. A kind is what the failure is counted as and
+the alert, so there are only so many, whatever clients say. What is known stands before the reason, which may end in a
+name of the client's: no such name can be taken for the address.
 """
 
 import threading
@@ -13,7 +14,6 @@ from uwsgi_tls.log_targets import NOTICE
 from uwsgi_tls.logs import line
 
 LINES_OF_A_KIND = 3
-KINDS = 40  # some reasons have words of the client's, so that there can be any number
 PERIOD_SECONDS = 60.0
 NEVER = float("inf")
 
@@ -23,13 +23,23 @@ class Failure:
     """A handshake that came to nothing."""
 
     reason: str
+    counted: str  # a word of tally.FAILURES
     client: tuple[str, str]  # address and port
     listener: str
     alert: str = ""  # "sent: NAME" or "received: NAME"
     sni: str | None = None  # as hello.Hello has it, and versions too
     versions: bytes = b""
 
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Nothing of it is the client's own words."""
+        return self.counted, self.alert
+
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, more: str = "") -> str:
+        """The line; `more` is one more fact."""
         address, port = self.client
         facts = [f"client {f'[{address}]' if ':' in address else address}:{port}", self.listener]
         if self.sni is not None:
@@ -38,7 +48,9 @@ class Failure:
             facts.append(f"offers {' '.join(hello.version_names(self.versions))}")
         if self.alert:
             facts.append(f"alert {self.alert}")
-        return f"TLS handshake failed: {self.reason} ({', '.join(facts)})"
+        if more:
+            facts.append(more)
+        return f"TLS handshake failed ({', '.join(facts)}): {self.reason}"
 
     def fields(self) -> dict[str, object]:
         """The same for a log that keeps values apart."""
@@ -59,22 +71,18 @@ class Failures:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ends = NEVER  # time.monotonic() seconds of the period under way
-        self._counts: dict[str, int] = {}  # of each kind in this period
-        self._last: dict[str, Failure] = {}  # of those that were left out
-        self._others = 0
+        self._counts: dict[tuple[str, str], int] = {}  # of each kind in this period
+        self._last: dict[tuple[str, str], Failure] = {}  # of those that were left out
 
     def __call__(self, failure: Failure) -> None:
         """Says it, or counts it."""
         with self._lock:
             if self._ends == NEVER:
                 self._ends = time.monotonic() + PERIOD_SECONDS
-            count = self._counts.get(failure.reason, 0)
-            if not count and len(self._counts) >= KINDS:
-                self._others += 1
-                return
-            self._counts[failure.reason] = count + 1
+            count = self._counts.get(failure.kind, 0)
+            self._counts[failure.kind] = count + 1
             if count >= LINES_OF_A_KIND:
-                self._last[failure.reason] = failure
+                self._last[failure.kind] = failure
                 return
         line(str(failure), NOTICE, failure.fields())
 
@@ -83,14 +91,12 @@ class Failures:
         if now < self._ends:
             return
         with self._lock:
-            counts, last, others = self._counts, self._last, self._others
-            self._counts, self._last, self._others, self._ends = {}, {}, 0, NEVER
-        for reason, failure in last.items():
-            more = counts[reason] - LINES_OF_A_KIND
+            counts, last = self._counts, self._last
+            self._counts, self._last, self._ends = {}, {}, NEVER
+        for kind, failure in last.items():
+            more = counts[kind] - LINES_OF_A_KIND
             line(
-                f"{failure}: {more} more like this in the last {PERIOD_SECONDS:.0f} s",
+                failure.text(f"{more} more like this in the last {PERIOD_SECONDS:.0f} s"),
                 NOTICE,
                 {**failure.fields(), "more": more},
             )
-        if others:
-            line(f"{others} more TLS handshakes failed in the last {PERIOD_SECONDS:.0f} s, for other reasons", NOTICE)

@@ -21,6 +21,7 @@ WAYS = (
 )
 COMMANDS = (
     ("reload", "as HUP, to the server that --pidfile FILE names"),
+    ("reopen-logs", "as USR1: open the log files again"),
     ("upgrade", "have it go on as the program that is installed by now"),
     ("stop", "as TERM, and wait for its end"),
     ("status", "how it is; exits with 0, 150 (something is wrong), or 1, 3, 4"),
@@ -36,6 +37,7 @@ SIGNALS = (
     ("TERM, INT", "stop gracefully, within reload-mercy seconds"),
     ("QUIT", "stop now"),
     ("HUP", "reload: start new workers, then retire the old ones"),
+    ("USR1", "open the log files again"),
     ("USR2", "tell how all is, in FILE.status beside the pidfile FILE"),
     ("RTMIN", "go on as the program that is installed by now, if it can start"),
     ("TTIN, TTOU", "one worker more, one worker less"),

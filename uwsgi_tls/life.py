@@ -1,7 +1,8 @@
 """The life of a master: the supervisor, and what becomes of the configuration and of the program meanwhile."""
 
-from uwsgi_tls import logs, reconfigure
+from uwsgi_tls import logs, reconfigure, users
 from uwsgi_tls.change import Change, Succession
+from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.heritage import Heritage
 from uwsgi_tls.listeners import Bound
 from uwsgi_tls.masters_own import MastersOwn
@@ -20,6 +21,7 @@ class Life:
         self._own = own
         self._setup = setup  # of the generation that serves
         self._coming: Setup | None = None
+        self._left = Bound()  # the sockets of the program before ours, until a generation of ours serves
         self._stats = StatsProcess(setup.bound.stats, self._describe, setup.config.procname_prefix)
 
     def run(self, succession: Succession | None = None) -> int:
@@ -39,7 +41,7 @@ class Life:
                 stats=self._stats,
                 teller=Teller(self._describe, lambda: self._setup.endpoints.kept, own.status_file),
                 fifos=own.fifos,
-                upgrade=Upgrade(self._bequeath),
+                upgrade=Upgrade(self._bequeath, only_root=own.identity is not None),
                 succession=succession,
             ).run()
         finally:
@@ -51,7 +53,12 @@ class Life:
         """That from the program before ours, whose sockets are `left`. What it was made of is gone, so there is nothing
         to go back to.
         """
-        return Change(self._setup.task, self._setup.watch, lambda: left.release(keep=self._setup.bound), lambda: None)
+        self._left = left
+        return Change(self._setup.task, self._setup.watch, self._release_left, lambda: None)
+
+    def _release_left(self) -> None:
+        self._left.release(keep=self._setup.bound)
+        self._left = Bound()
 
     def _describe(self) -> Facts:
         return self._setup.describe()
@@ -67,6 +74,7 @@ class Life:
         if self._coming is not None:
             before, self._setup, self._coming = self._setup, self._coming, None
             before.bound.release(keep=self._setup.bound)
+            self._release_left()
             self._stats.renew(self._setup.bound.stats)
 
     def _abandon(self) -> None:
@@ -87,13 +95,19 @@ class Life:
         """In a worker: what it has nothing to do with, sockets that it does not accept from included."""
         self._own.close()
         accepting = {each.socket for each in (self._coming or self._setup).task.listeners}
-        for setup in (self._setup, self._coming):
-            for sock in setup.bound.sockets if setup is not None else ():
+        for bound in (self._left, *(setup.bound for setup in (self._setup, self._coming) if setup is not None)):
+            for sock in bound.sockets:
                 if sock not in accepting:
                     sock.close()
 
     def _bequeath(self) -> Heritage:
-        """For another program: what is ours, the sockets, and what must be as it was."""
+        """For another program: what is ours, the sockets, and what must be as it was. Raises ConfigError."""
+        config = self._setup.config
+        if config.chroot:
+            raise ConfigError("chroot", config.chroot, "a program in there may be anybody's: restart instead")
+        if config.cap:
+            kept = users.capability_names(config.cap)
+            raise ConfigError("cap", kept, "what execve(2) takes cannot be had again: restart instead")
         own, setup = self._own.bequeath(), self._setup
         fds, sockets = dict(own.fds), []
         for number, each in enumerate(setup.bound.inheritance):

@@ -24,6 +24,7 @@ from uwsgi_tls.options import GROUPS, Row
 
 _COMMANDS = (
     ("uwsgi-tls reload --pidfile FILE", "Sends HUP to the master that FILE names, and to no other process."),
+    ("uwsgi-tls reopen-logs --pidfile FILE", "Has it open its log files again after a rotation, as with USR1."),
     (
         "uwsgi-tls upgrade --pidfile FILE [--wait SECONDS]",
         "Has the server that FILE names go on as the program that is installed by now, in the same process, and waits"

@@ -111,19 +111,24 @@ def start(is_named: Callable[[str], bool], read_again: Callable[[], None], title
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, REQUEST_BYTES)  # room for few answers that nobody takes
+    try:
+        master = os.pidfd_open(os.getpid())  # the process, whatever it executes
+    except OSError as error:  # a container's filter of system calls does not know it
+        raise privileges.PrivilegeError(f"the monitor could not start: pidfd_open: {error.strerror}") from None
     pid = os.fork()
     if pid == 0:
         try:
-            _confine(theirs)
+            _confine(theirs, master)
             titles.set_title(title_prefix, "monitor (reads certificates and keys at a reload)")
             theirs.send(CONFINED)
-            _serve(theirs, is_named, read_again)
+            _serve(theirs, master, is_named, read_again)
         except Exception as error:  # whatever it is, the master says it, who is told before anything is served
             with suppress(OSError):
                 theirs.send(str(error).encode("utf-8", "replace"))
         finally:
             os._exit(0)
     theirs.close()
+    os.close(master)
     said = ours.recv(REQUEST_BYTES)
     if said != CONFINED:
         ours.close()
@@ -132,14 +137,14 @@ def start(is_named: Callable[[str], bool], read_again: Callable[[], None], title
     return Monitor.of(pid, ours)
 
 
-def _confine(channel: socket.socket) -> None:
+def _confine(channel: socket.socket, master: int) -> None:
     """Keeps what reading takes and gives the rest up: capabilities(7), CAP_DAC_READ_SEARCH.
 
-    It is the end of the channel that tells of the master's: a signal at the death of a parent that has lost root would
-    not reach a process of root (kill(2), of which PR_SET_PDEATHSIG makes no exception).
+    It is its descriptor that tells of the master's end: a signal at the death of a parent that has lost root would not
+    reach a process of root (kill(2), of which PR_SET_PDEATHSIG makes no exception).
     """
     daemon.leave_terminal()  # it is the master that is told by Ctrl-C
-    privileges.close_inherited({channel.fileno()})
+    privileges.close_inherited({channel.fileno(), master})
     logs.forget()
     for fd in (1, 2):
         os.dup2(0, fd)  # /dev/null: what there is to say goes to the master
@@ -149,9 +154,16 @@ def _confine(channel: socket.socket) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
-def _serve(channel: socket.socket, is_named: Callable[[str], bool], read_again: Callable[[], None]) -> None:
-    """Answers until the master's end is closed. A master that asks and does not read waits for itself alone."""
-    while request := channel.recv(REQUEST_BYTES):
+def _serve(
+    channel: socket.socket, master: int, is_named: Callable[[str], bool], read_again: Callable[[], None]
+) -> None:
+    """Answers until the master's end of the channel is closed, or the master has ended: somebody else may have taken
+    that end from it, pidfd_getfd(2). A master that asks and does not read waits for itself alone.
+    """
+    events = select.poll()
+    events.register(channel, select.POLLIN)
+    events.register(master, select.POLLIN)
+    while master not in dict(events.poll()) and (request := channel.recv(REQUEST_BYTES)):
         tag, question = request[:TAG_BYTES], request[TAG_BYTES:]
         with suppress(OSError):  # whether the master is gone, recv() says
             _answer(channel, tag, read_again if question == READ_AGAIN else partial(_open, question, is_named))

@@ -1,7 +1,8 @@
 """The pid file: written as root, before the drop, since it usually lies where only root may write.
 
 It may as well lie in a directory of the user's, who would have root empty or remove other files. So the directory is
-reached without links of others, and held from then on; and there a file that is not our own is left alone.
+reached without links of others, and held from then on; and there a file that is not our own is left alone. And root
+believes the file as his own, so once the pid stands in it the master, root no more, must not be able to write another.
 """
 
 import errno
@@ -20,7 +21,7 @@ MODE = 0o644
 
 @dataclass(slots=True)
 class Pidfile:
-    """A pid file that this process owns; its descriptor stays open, so that it can be emptied after the drop."""
+    """A pid file that this process owns; its descriptor tells it from another's at the end."""
 
     directory: int  # a descriptor
     name: str
@@ -49,17 +50,23 @@ class Pidfile:
             raise ConfigError("pidfile", path, error.strerror or str(error), where) from None
 
     def write(self) -> None:
-        """Writes the pid of this process."""
+        """Writes the pid of this process, and gives up the right to write: what is left is O_PATH (open(2))."""
         os.pwrite(self.fd, f"{os.getpid()}\n".encode(), 0)
+        path = os.open(f"/proc/self/fd/{self.fd}", os.O_PATH | os.O_CLOEXEC)
+        os.dup2(path, self.fd, inheritable=False)
+        os.close(path)
 
     def remove(self) -> None:
-        """Removes the file; where the user may not remove it, leaves it empty, which names no process either."""
+        """Removes the file; where the user may not remove it, empties it, unless a pid was written: that one stays, and
+        whoever reads it must know the process (control.py).
+        """
         try:
             status = os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
             if os.path.samestat(status, os.fstat(self.fd)):
                 os.unlink(self.name, dir_fd=self.directory)
         except OSError:
-            os.ftruncate(self.fd, 0)
+            with suppress(OSError):
+                os.ftruncate(self.fd, 0)
         self.close()
 
     def close(self) -> None:

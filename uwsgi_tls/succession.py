@@ -1,10 +1,11 @@
 """How a program begins that takes over from another one in a running master, or finds out whether it could.
 
 It is not root any more, nor was the one before. All that root has opened is there (heritage.py); the configuration is
-read again and made into what a reload would make of it. On trial that is all. Else the workers of the program before
-are supervised on, serve until ours do, and are retired then.
+read again and made into what a reload would make of it, and its logs and files are taken up. On trial that is all.
+Else the workers of the program before are supervised on, serve until ours do, and are retired then.
 """
 
+import os
 import signal
 from collections.abc import Sequence
 from functools import partial
@@ -28,6 +29,7 @@ from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.heritage import Heritage
 from uwsgi_tls.life import Life
 from uwsgi_tls.listeners import Bound, Inheritance
+from uwsgi_tls.log_targets import Target
 from uwsgi_tls.logs import line
 from uwsgi_tls.masters_own import MastersOwn, left_monitor, left_notifier
 from uwsgi_tls.reconfigure import Setup
@@ -45,8 +47,10 @@ def run(heir: Heritage, words: Sequence[str]) -> int:
         # First of all, since the kernel has made us dumpable again, execve(2).
         privileges.harden(no_new_privs=own.identity is not None, umask=heir.facts["umask"])
         setup = make(own, bound, heir, notes)
+        master.open_files(setup.config, own, notes.append)
+        loggers = log_opening.open_loggers(setup.config, own.identity)
         if not heir.trial:
-            return take_over(own, setup, bound, heir, notes)
+            return take_over(own, setup, loggers, bound, heir, notes)
         setup.bound.release(keep=bound)
         return 0
     except privileges.PrivilegeError as error:
@@ -88,9 +92,9 @@ def make(own: MastersOwn, bound: Bound, heir: Heritage, notes: list[str]) -> Set
     """What has become of the configuration. Raises ConfigError and PrivilegeError."""
     open_file = partial(endpoints.open_as_user, monitor=own.monitor)
     config = reconfigure.read(own, open_file)
+    if config.uid and os.geteuid() == 0:  # somebody's environment, which would have a start keep root
+        raise ConfigError("uid", config.uid, f"root has not been given up before: start without {heritage.VARIABLE}")
     reconfigure.refuse_changes(heir.facts["fixed"], config)
-    if config.cap:
-        raise ConfigError("cap", "", "what execve(2) has taken cannot be had again: restart instead")
     if own.identity is not None:
         privileges.prove(own.identity)
     privileges.keep_granted(config.cap)
@@ -100,11 +104,16 @@ def make(own: MastersOwn, bound: Bound, heir: Heritage, notes: list[str]) -> Set
     return reconfigure.make(config, notes.append, own, bound=bound)
 
 
-def take_over(own: MastersOwn, setup: Setup, bound: Bound, heir: Heritage, notes: list[str]) -> int:
-    """The rest of the life of the master."""
+def take_over(
+    own: MastersOwn,
+    setup: Setup,
+    loggers: tuple[Sequence[Target], Sequence[Target]],
+    bound: Bound,
+    heir: Heritage,
+    notes: list[str],
+) -> int:
+    """The rest of the life of the master. Nothing here fails that has not been tried before."""
     config = setup.config
-    master.open_files(config, own, notes.append)
-    loggers = log_opening.open_loggers(config, own.identity)
     log = config.daemonize or config.logto
     if log:
         log_opening.redirect(config, log, own.identity)

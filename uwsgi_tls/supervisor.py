@@ -109,7 +109,7 @@ class Supervisor:
         self._fleet.begin(self._coming)
         while self._workers or self._stop_at is None:
             info = signal.sigtimedwait(BLOCKED, self._patience())
-            if info is not None:
+            if info is not None and self._may_ask(info):
                 self._take(info.si_signo)
             self._obey()
             self._reap()
@@ -131,6 +131,12 @@ class Supervisor:
         self._enter("reloading")
 
     # What wakes it.
+
+    def _may_ask(self, info: signal.struct_siginfo) -> bool:
+        if info.si_signo != UPGRADE or self._upgrade is None or self._upgrade.is_welcome(info):
+            return True
+        line("upgrade: only root may ask for it, with kill(2): ignored")
+        return False
 
     def _take(self, number: int) -> None:
         match number:
@@ -357,7 +363,7 @@ class Supervisor:
         line("upgrade: the program that is installed now is tried")
         try:
             upgrade.begin()
-        except OSError as error:
+        except (ConfigError, OSError) as error:
             return self._fail(f"upgrade failed, this program goes on: {error}")
         return self._enter("reloading")
 

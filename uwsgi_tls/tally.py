@@ -135,12 +135,13 @@ class Tally:
         self.count(_BY_CIPHER.get(cipher, "ciphers.other"))
         self.count("certificates.verified" if verified else "certificates.none")
 
-    def not_shaken_hands(self, why: str) -> None:
-        """A handshake has failed, for the reason that the log has."""
+    def not_shaken_hands(self, why: str) -> str:
+        """A handshake has failed, for the reason that the log has. Returns the word of FAILURES it is counted as."""
         reason = next((reason for beginning, reason in _REASONS if why.startswith(beginning)), "other")
         self.count(f"failures.{reason}")
         if reason == "certificate":
             self.count("certificates.refused")
+        return reason
 
     def counters(self) -> Mapping[str, int]:
         """What is counted here, by its name in COUNTERS."""

@@ -44,5 +44,22 @@ def process(pid: int) -> Process | None:
 
 def children(parent: int) -> list[Process]:
     """Its children, as far as they can be seen (hidepid, proc(5)), by number."""
-    found = (process(int(name)) for name in os.listdir("/proc") if name.isdecimal())
-    return sorted((each for each in found if each and each.parent == parent), key=lambda each: each.pid)
+    return [each for each in _all() if each.parent == parent]
+
+
+def family(ancestor: int) -> list[Process]:
+    """It, its children and theirs, each after its parent, from a single look at /proc; empty if it has ended."""
+    by_parent: dict[int, list[Process]] = {}
+    found = []
+    for each in _all():
+        by_parent.setdefault(each.parent, []).append(each)
+        if each.pid == ancestor:
+            found.append(each)
+    for each in found:
+        found += by_parent.pop(each.pid, [])  # taken once: a number that was reused meanwhile makes no circle
+    return found
+
+
+def _all() -> list[Process]:
+    found = (process(pid) for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdecimal()))
+    return [each for each in found if each is not None]

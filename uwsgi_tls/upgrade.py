@@ -22,14 +22,18 @@ TRIAL_SECONDS = 60.0  # a slow disk under load
 EXIT_FAILED = 1
 SAID_BYTES = 65536  # what a pipe holds, pipe(7)
 NEVER = float("inf")
+SI_USER = 0  # asm-generic/siginfo.h
 
 
 class Upgrade:
     """The one of a master, which may be tried any number of times."""
 
-    def __init__(self, bequeath: Callable[[], Heritage]) -> None:
-        """`bequeath` says what is left to the new program."""
+    def __init__(self, bequeath: Callable[[], Heritage], only_root: bool = False) -> None:
+        """`bequeath` says what is left to the new program, and raises ConfigError where that cannot be; `only_root` may
+        ask for it.
+        """
         self._bequeath = bequeath
+        self._only_root = only_root
         self._pid = 0
         self._said = -1  # the end of a pipe where the trial's complaints come out
         self.moment = NEVER  # when it has taken too long (time.monotonic() seconds)
@@ -38,8 +42,17 @@ class Upgrade:
     def is_on_trial(self) -> bool:
         return self._pid != 0
 
+    def is_welcome(self, info: signal.struct_siginfo) -> bool:
+        """Whether who has sent this signal may ask for it: after the drop not our own user, for whom each program that
+        begins is open for a moment (PR_SET_DUMPABLE).
+
+        Of kill(2) alone the kernel says who it was. It says uid 0, pid 0, too, where it could not keep that (signal(7),
+        RLIMIT_SIGPENDING).
+        """
+        return not self._only_root or (info.si_code == SI_USER and info.si_pid != 0 and info.si_uid == 0)
+
     def begin(self) -> None:
-        """Starts the trial. Raises OSError."""
+        """Starts the trial. Raises OSError and ConfigError."""
         heritage = replace(self._bequeath(), trial=True)
         master = os.getpid()
         said, says = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -118,9 +131,12 @@ class Upgrade:
 def execute(heritage: Heritage, master: int) -> NoReturn:
     """What this process was started as, anew. Raises OSError, and then nothing has changed."""
     table = leave(heritage, master)
+    words = sys.orig_argv[1:]
+    if heritage.facts.get("identity") and not sys.flags.no_user_site:
+        words = ["-s", *words]  # what the user has in ~/.local is not what root has started
     try:
         environ = {**os.environ, VARIABLE: str(table)}
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
+        os.execve(sys.executable, [sys.executable, *words], environ)
     finally:
         os.close(table)
         inheritable(heritage.fds.values(), False)

@@ -241,7 +241,7 @@ class Place:
 
     def says(self, pattern: str, visit: Callable[[], object]) -> None:
         """That a visit makes the log say so; another is made where too many lines in one second left it out."""
-        line = f"TLS handshake failed: {pattern}.* \\(client 127\\."
+        line = f"TLS handshake failed \\(client 127\\.[^()]*\\): {pattern}"
 
         def said() -> bool:
             visit()

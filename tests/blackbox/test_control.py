@@ -65,6 +65,17 @@ def test_reload_and_stop(tmp_path: Path, self_signed: SeedPki) -> None:
         assert not pidfile.exists()
 
 
+def test_reopen_logs(tmp_path: Path, self_signed: SeedPki) -> None:
+    pidfile, log = tmp_path / "a.pid", tmp_path / "log"
+    with serving(loopback(), self_signed, pidfile, "--logger", f"file:{log}") as daemon:
+        daemon.wait_for_workers(1)
+        log.rename(tmp_path / "old")
+        done = told("reopen-logs", "--pidfile", pidfile)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        wait_until(log.exists)
+        assert daemon.running
+
+
 def test_stop_waits_no_longer_than_it_is_told(tmp_path: Path, self_signed: SeedPki) -> None:
     """A client that has a request under way keeps the server until reload-mercy is over."""
     host, pidfile, app = loopback(), tmp_path / "a.pid", tmp_path / "app.py"
@@ -93,7 +104,7 @@ def test_stop_waits_no_longer_than_it_is_told(tmp_path: Path, self_signed: SeedP
         ("{self}\n", "is no uwsgi-tls master"),
     ],
 )
-@pytest.mark.parametrize("verb", ["reload", "stop"])
+@pytest.mark.parametrize("verb", ["reload", "reopen-logs", "stop"])
 def test_what_names_no_server_is_left_alone(tmp_path: Path, content: str, cause: str, verb: str) -> None:
     pidfile = tmp_path / "a.pid"
     pidfile.write_text(content.format(self=os.getpid()))

@@ -195,7 +195,7 @@ def test_a_bad_start(place: Path, spoil: object, status: int, reason: str) -> No
 
 @needs_root
 def test_the_pid_file_of_root(place: Path) -> None:
-    """Written before the drop, where only root may; the user that the server became can but empty it."""
+    """Written before the drop, where only root may; the user that the server became can never change it."""
     host, pidfile = loopback(), place / "pid"
     assert start(host, "--daemonize", place / "log", "--pidfile", pidfile).status == 0
     with daemon(read_pid(pidfile)) as members:
@@ -204,7 +204,13 @@ def test_the_pid_file_of_root(place: Path) -> None:
         dropped = [process for process in members if "monitor" not in process.title()]
         assert len(dropped) == 2
         assert all(process.status()["Uid"].split() == www_data for process in dropped)
-    assert pidfile.read_text() == ""
+        said = pidfile.read_text()
+        for process in members:
+            for fd in Path(f"/proc/{process.pid}/fd").iterdir():
+                if os.readlink(fd) == str(pidfile):
+                    flags = Path(f"/proc/{process.pid}/fdinfo/{fd.name}").read_text().split()[3]
+                    assert int(flags, 8) & os.O_PATH, process.title()
+    assert pidfile.read_text() == said
 
 
 def test_the_pid_file_is_removed_where_it_can_be(place: Path) -> None:

@@ -201,7 +201,7 @@ def test_revocation(lab: Lab) -> None:
         daemon.wait_for_line("generation 2 is serving")
         wait_until(lambda: "000" in lab.ask(WWW, "anja"), SECONDS, lambda: daemon.log)
         daemon.wait_for_line(
-            r"failed: client certificate refused: it was revoked \(serial [0-9A-F]+\): /CN=anja \(client "
+            r"failed \(client [^()]*\): client certificate refused: it was revoked \(serial [0-9A-F]+\): /CN=anja"
         )
         assert lab.ask(WWW, "anna").startswith("200")
 

@@ -277,7 +277,21 @@ def test_a_pidfile_of_no_server(tmp_path: Path, content: str | None) -> None:
     words = command("--explain-privileges", "--pidfile", tmp_path / "pid")
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"uwsgi-tls: pidfile = {tmp_path}/pid: names no uwsgi-tls master that runs\n"
+    cause = "holds no number" if content == "x" else "names no uwsgi-tls master that runs"
+    assert done.stderr == f"uwsgi-tls: pidfile = {tmp_path}/pid: {cause}\n"
+
+
+def test_root_believes_no_pidfile_of_another_user(tree: Tree) -> None:
+    """As with `uwsgi-tls stop`."""
+    with open_directory() as directory:
+        pidfile = directory / "pid"
+        pidfile.write_text(tree.pidfile.read_text())
+        os.chown(pidfile, 65534, -1)
+        os.chown(directory, 65534, -1)
+        words = command("--explain-privileges", "--pidfile", pidfile)
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "uid 65534 may write it, and names process" in done.stderr
 
 
 def test_it_changes_nothing(self_signed: SeedPki) -> None:

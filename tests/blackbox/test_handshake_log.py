@@ -29,8 +29,10 @@ class Place:
     host: str
 
     def failure(self, reason: str, port: int) -> dict[str, str]:
-        """The values of the line for whoever came from `port`; all of its text begins with its reason."""
-        line = self.daemon.wait_for_line(rf'"message":"TLS handshake failed: {reason}.*"port":"{port}"', SECONDS)
+        """The values of the line for whoever came from `port`; its text ends with its reason."""
+        line = self.daemon.wait_for_line(
+            rf'"message":"TLS handshake failed \(client [^()]*\): {reason}.*"port":"{port}"', SECONDS
+        )
         values: dict[str, str] = json.loads(line)
         return values
 
@@ -238,4 +240,4 @@ def test_a_worker_that_ends_says_what_it_has_left_out(tmp_path: Path) -> None:
                 assert sock.recv(1) == b""
     lines = [line for line in site.daemon.lines if "what was sent is not TLS" in line]
     assert len(lines) == 4
-    assert lines[-1].endswith("): 7 more like this in the last 60 s")
+    assert lines[-1].endswith(", 7 more like this in the last 60 s): what was sent is not TLS")

@@ -287,7 +287,8 @@ def test_the_journal(place: Path) -> None:
         with socket.create_connection(site.address, SECONDS) as sock:
             sock.sendall(b"SSH-2.0-x\r\n")
             fields = entry(daemon.recv(1 << 16))
-        assert fields["MESSAGE"].startswith(b"TLS handshake failed: what was sent is not TLS (client 127.0.0.1:")
+        assert fields["MESSAGE"].startswith(b"TLS handshake failed (client 127.0.0.1:")
+        assert fields["MESSAGE"].endswith(b"): what was sent is not TLS")
         assert (fields["PRIORITY"], fields["UWSGI_TLS_REASON"]) == (b"5", b"what was sent is not TLS")
 
 

@@ -28,6 +28,7 @@ class Facts:
     sockets: Sequence[ListeningSocket]
     certificates: Sequence[CertificateInfo]
     minified: bool = False  # the JSON, as it is asked for
+    public: bool = False  # others than users of this machine may read
 
     @property
     def uid(self) -> int:
@@ -48,4 +49,5 @@ def of(config: Config, sockets: Sequence[HttpsSocket], certificates: Sequence[Ce
         sockets=tuple(each.values()),
         certificates=tuple(certificates),
         minified=config.stats_minified,
+        public=config.stats_public,
     )

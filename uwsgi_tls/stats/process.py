@@ -136,6 +136,7 @@ def site(scoreboard: Scoreboard, facts: Facts) -> Site:
             "/metrics": Document(prometheus.CONTENT_TYPE, lambda: prometheus.as_text(scoreboard.read(), facts)),
         },
         plain=json,
+        public=facts.public,
     )
 
 

@@ -1,9 +1,11 @@
 """Answers whoever connects to a socket for statistics; one thread that waits for nobody, few clients, little time.
 
 On a plain socket a client says nothing, as with uWSGI: it gets the document and the end. On one of HTTP it gets an
-answer to one GET. Nothing that a client says is used for more than to choose among a handful of documents.
+answer to one GET, if it asked for an address and not for a name, which may be anybody's. Nothing that a client says is
+used for more than to choose among a handful of documents.
 """
 
+import re
 import select
 import socket
 import time
@@ -11,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
+from ipaddress import ip_address
 
 from uwsgi_tls.listeners import StatsSocket
 
@@ -18,6 +21,7 @@ CLIENTS_MAX = 32  # more make the oldest go
 CLIENT_SECONDS = 5.0  # for all of it
 HEAD_BYTES = 8192
 READ_BYTES = 4096
+_HOST = re.compile(rb"^host:[ \t]*([^\r\n]*?)[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _GONE = select.EPOLLHUP | select.EPOLLERR
 
 
@@ -36,6 +40,7 @@ class Site:
 
     documents: Mapping[str, Document]
     plain: Document
+    public: bool = False  # by whatever host name
 
 
 @dataclass(slots=True)
@@ -108,7 +113,8 @@ class Server:
                 client.head += client.socket.recv(READ_BYTES) or b"\r\n\r\n"  # who says no more has asked all
                 if not self._is_whole(client.head):
                     return
-                client.answer = respond(client.head, self._site)
+                any_host = self._site.public or client.socket.family == socket.AF_UNIX
+                client.answer = respond(client.head, self._site, any_host=any_host)
                 self._poll.modify(client.socket.fileno(), select.EPOLLOUT)
             client.answer = client.answer[client.socket.send(client.answer) :]
         except BlockingIOError:
@@ -129,12 +135,19 @@ class Server:
         client.socket.close()
 
 
-def respond(head: bytes, site: Site) -> bytes:
-    """The whole HTTP response to a request head, after which the connection ends."""
+def respond(head: bytes, site: Site, *, any_host: bool = False) -> bytes:
+    """The whole HTTP response to a request head, after which the connection ends.
+
+    Without `any_host` a name that is not localhost is refused: its owner can make it lead to our address, and his page
+    would then read ours as its own (DNS rebinding).
+    """
     line, _, fields = head[:HEAD_BYTES].partition(b"\n")
     words = line.split()
     if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
         return _response(400, Document("text/plain; charset=utf-8", lambda: b"not HTTP\n"))
+    if not any_host and not all(_is_ours(host.decode("latin-1")) for host in _HOST.findall(fields)):
+        wrong = Document("text/plain; charset=utf-8", lambda: b"ask for the address, or say stats-public\n")
+        return _response(421, wrong, body=words[0] != b"HEAD")
     method, target = words[0], words[1].partition(b"?")[0].decode("latin-1")
     document = site.documents.get(target)
     if target == "/" and b"text/html" not in fields:
@@ -144,6 +157,18 @@ def respond(head: bytes, site: Site) -> bytes:
     if method not in (b"GET", b"HEAD"):
         return _response(405, Document("text/plain; charset=utf-8", lambda: b"GET it\n"), "Allow: GET, HEAD\r\n")
     return _response(200, document, body=method == b"GET")
+
+
+def _is_ours(host: str) -> bool:
+    """Whether this value of Host (RFC 9110, 7.2) is an address, localhost, or nothing; a port may follow."""
+    name = re.sub(r":[0-9]*\Z", "", host) if host.count(":") == 1 or "]" in host else host
+    if name.lower() in ("", "localhost"):
+        return True
+    try:
+        ip_address(name[1:-1] if name.startswith("[") and name.endswith("]") else name)
+    except ValueError:
+        return False
+    return True
 
 
 def _response(status: int, document: Document, more: str = "", *, body: bool = True) -> bytes:
