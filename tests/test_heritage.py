@@ -3,11 +3,15 @@
 import fcntl
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from forked import in_child
 
+import uwsgi_tls
 from uwsgi_tls import heritage
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.heritage import VARIABLE, Heritage
@@ -100,3 +104,12 @@ def test_what_is_kept_while_it_is_open(pipe: tuple[int, int]) -> None:
 
     kept, fd, rotated = in_child(child)
     assert kept == {"way": fd, "log": rotated}
+
+
+@pytest.mark.parametrize("environ", [{}, {VARIABLE: "3"}])
+def test_a_program_that_takes_over_is_traceable_for_no_longer_than_it_must(environ: dict[str, str]) -> None:
+    """It has the way to the monitor before it has read anything."""
+    program = "import uwsgi_tls, sys, prctl; print(prctl.get_dumpable(), 'uwsgi_tls.cli' in sys.modules)"
+    path = {"PYTHONPATH": str(Path(uwsgi_tls.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", program], env={**environ, **path}, capture_output=True, check=True)
+    assert done.stdout.decode() == f"{not environ} False\n"

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import select
+import signal
 import socket
 import tempfile
 import time
@@ -217,6 +218,44 @@ def test_a_master_that_does_not_read_waits_for_itself(own: Path) -> None:
         return [sent > 20, found is not None and 0 < int(found[1]) < 20, again, keeper.has_ended()]
 
     assert as_master(own, action) == [True, True, "secret key", True]
+
+
+def test_one_that_is_stuck_is_waited_for_once(own: Path) -> None:
+    """Until its late answer has come; only a reload asks it anew."""
+
+    def action(keeper: monitor.Monitor) -> object:
+        keeper.channel.settimeout(0.2)
+        os.kill(keeper.pid, signal.SIGSTOP)
+        fds = len(os.listdir("/proc/self/fd"))
+        answers = [asked(keeper, f"{own}/key")]
+        keeper.channel.settimeout(60)
+        began = time.monotonic()
+        answers += [asked(keeper, f"{own}/key") for _ in range(5)]
+        took = time.monotonic() - began
+        os.kill(keeper.pid, signal.SIGCONT)
+        select.select([keeper.channel], [], [], 10)
+        after = asked(keeper, f"{own}/key")
+        return [answers, took < 5, after, len(os.listdir("/proc/self/fd")) - fds]
+
+    answers, quick, after, opened = as_master(own, action)
+    assert [code for code, _ in answers] == [errno.EPERM] * 6
+    assert (quick, after) == (True, "secret key")
+    assert opened == 1, "what asked() leaves open; that of the late answer is closed"
+
+
+def test_a_reload_asks_one_whose_answer_somebody_else_has_taken(own: Path) -> None:
+    def action(keeper: monitor.Monitor) -> object:
+        keeper.channel.settimeout(0.2)
+        os.kill(keeper.pid, signal.SIGSTOP)
+        asked(keeper, f"{own}/key")
+        os.kill(keeper.pid, signal.SIGCONT)
+        keeper.channel.settimeout(10)
+        keeper.channel.recv(100)  # as a trial does
+        silent = asked(keeper, f"{own}/key")
+        keeper.read_again()
+        return [silent, asked(keeper, f"{own}/key")]
+
+    assert as_master(own, action) == [[errno.EPERM, "the monitor does not answer"], "secret key"]
 
 
 def test_a_failure_to_confine_it_is_told_to_the_master(monkeypatch: pytest.MonkeyPatch) -> None:

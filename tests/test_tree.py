@@ -45,7 +45,12 @@ def test_a_process_and_its_parent() -> None:
 def test_a_family_is_told_from_one_look(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
     listdir = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda path: looks.append(path) or listdir(path))
+
+    def look(path: str) -> list[str]:
+        looks.append(path)
+        return listdir(path)
+
+    monkeypatch.setattr(os, "listdir", look)
     script = "sleep 60 & echo $!; wait"
     with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE) as shell:
         assert shell.stdout is not None

@@ -156,7 +156,7 @@ class Arrival:
         if endpoint is not None:
             self._endpoint = endpoint
         elif own_names is not None and sni is not None and not own_names.find(sni):
-            why = f"nobody here has the name {sni}" if sni else "it asked for what is no host name"
+            why = "nobody here has that name" if sni else "it asked for what is no host name"
             self._failed(why, "name", "sent: unrecognized_name", seen)
             return self._answer(UNRECOGNIZED_NAME)
         lounge = self._service.lounge

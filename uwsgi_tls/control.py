@@ -1,4 +1,4 @@
-"""`uwsgi-tls reload`, `reopen-logs`, `upgrade` and `stop`: finds a running master, which a pid file names, and tells it.
+"""`uwsgi-tls reload`, `reopen-logs`, `upgrade` and `stop`: finds the master that a pid file names, and tells it.
 
 A pid file may have outlived its process and the number may be another's by now. So the process is held by a
 descriptor (pidfd_open(2)) before it is looked at, and is told only if it is called as ours are (titles.py). Who may

@@ -1,10 +1,11 @@
 """Lines about handshakes that came to nothing: the first few of a kind in each minute, and how many there were more.
 
-Whoever can reach the port can bring such lines about, as many as he likes. A kind is what the failure is counted as and
-the alert, so there are only so many, whatever clients say. What is known stands before the reason, which may end in a
-name of the client's: no such name can be taken for the address.
+Whoever can reach the port can bring such lines about, as many as he likes. A kind is the fixed words of the
+reason, and the alert, so there are only so many, whatever clients say. What is known stands before the reason, which
+may end in a name of the client's: no such name can be taken for the address.
 """
 
+import re
 import threading
 import time
 from dataclasses import dataclass
@@ -31,9 +32,9 @@ class Failure:
     versions: bytes = b""
 
     @property
-    def kind(self) -> tuple[str, str]:
-        """Nothing of it is the client's own words."""
-        return self.counted, self.alert
+    def kind(self) -> tuple[str, str, str]:
+        """Nothing of it is the client's own words: names of certificates begin with "/", and dates with a digit."""
+        return self.counted, self.alert, re.split(r"[/(0-9]", self.reason, maxsplit=1)[0]
 
     def __str__(self) -> str:
         return self.text()
@@ -71,8 +72,8 @@ class Failures:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._ends = NEVER  # time.monotonic() seconds of the period under way
-        self._counts: dict[tuple[str, str], int] = {}  # of each kind in this period
-        self._last: dict[tuple[str, str], Failure] = {}  # of those that were left out
+        self._counts: dict[tuple[str, str, str], int] = {}  # of each kind in this period
+        self._last: dict[tuple[str, str, str], Failure] = {}  # of those that were left out
 
     def __call__(self, failure: Failure) -> None:
         """Says it, or counts it."""

@@ -41,6 +41,7 @@ class Monitor:
 
     pid: int
     channel: socket.socket
+    _awaited: bytes = b""  # the tag of a question whose time was over before its answer came
 
     @classmethod
     def of(cls, pid: int, channel: socket.socket) -> Self:
@@ -51,8 +52,11 @@ class Monitor:
     def open(self, path: str) -> int:
         """A descriptor of the named file `path`, or of a named directory.
 
-        Raises OSError; EPERM if nobody opens it for us, the monitor that has ended included.
+        Raises OSError; EPERM if nobody opens it for us, the monitor that has ended included, and at once while it still
+        owes an answer: who looks at many files each second would wait for each of them.
         """
+        if self._is_silent():
+            raise OSError(errno.EPERM, "the monitor does not answer")
         fds = self._ask(os.fsencode(path))
         if not fds:
             raise OSError(errno.EPERM, "the monitor has opened nothing")
@@ -67,20 +71,39 @@ class Monitor:
         tag = os.urandom(TAG_BYTES)
         try:
             self.channel.send(tag + question)
-            while True:
-                # MSG_CMSG_CLOEXEC: what an application starts must not have it.
-                answer, fds, _, _ = socket.recv_fds(self.channel, REQUEST_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
-                if not answer or answer.startswith(tag):
-                    break
-                for fd in fds:  # of a question that nobody waits for any more
-                    os.close(fd)
+            self._awaited = tag
+            while self._awaited:
+                answer, fds = self._receive()
         except OSError as error:
             raise OSError(errno.EPERM, f"the monitor does not answer ({error.strerror or error})") from None
         if answer == tag + DONE:
-            return list(fds)
+            return fds
         number, _, text = answer[TAG_BYTES:].decode("utf-8", "replace").partition(" ")
         code = int(number) if number.isdigit() else errno.EPERM
         raise OSError(code, text or "the monitor has ended")
+
+    def _receive(self) -> tuple[bytes, list[int]]:
+        """An answer; its descriptors are closed if nobody waits for it any more."""
+        # MSG_CMSG_CLOEXEC: what an application starts must not have it.
+        answer, fds, _, _ = socket.recv_fds(self.channel, REQUEST_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
+        if not answer or answer.startswith(self._awaited):
+            self._awaited = b""
+            return answer, list(fds)
+        for fd in fds:
+            os.close(fd)
+        return answer, []
+
+    def _is_silent(self) -> bool:
+        """Whether it still owes an answer. read_again() asks all the same, once a reload: the trial of an upgrade, which
+        has the same channel, may have taken that answer."""
+        arrived = select.poll()
+        if self._awaited:
+            arrived.register(self.channel, select.POLLIN)
+        while self._awaited and arrived.poll(0):
+            with suppress(OSError):
+                for fd in self._receive()[1]:
+                    os.close(fd)
+        return bool(self._awaited)
 
     def has_ended(self) -> bool:
         """Whether it is there no more; True only once."""
@@ -89,7 +112,7 @@ class Monitor:
         with suppress(ChildProcessError):
             if os.waitpid(self.pid, os.WNOHANG)[0] == 0:
                 return False
-        self.pid = 0
+        self.pid, self._awaited = 0, b""
         self.channel.close()
         return True
 

@@ -56,9 +56,9 @@ class Pidfile:
         os.dup2(path, self.fd, inheritable=False)
         os.close(path)
 
-    def remove(self) -> None:
-        """Removes the file; where the user may not remove it, empties it, unless a pid was written: that one stays, and
-        whoever reads it must know the process (control.py).
+    def remove(self, otherwise: bytes = b"") -> None:
+        """Removes the file; where the user may not remove it, leaves `otherwise` in it, unless a pid was written: that
+        one stays, and whoever reads it must know the process (control.py).
         """
         try:
             status = os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
@@ -67,6 +67,7 @@ class Pidfile:
         except OSError:
             with suppress(OSError):
                 os.ftruncate(self.fd, 0)
+                os.pwrite(self.fd, otherwise, 0)
         self.close()
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ from uwsgi_tls import condition, control, tree
 from uwsgi_tls.condition import Condition
 from uwsgi_tls.control import Dead, Master, Parser, Stopped
 from uwsgi_tls.errors import ConfigError
-from uwsgi_tls.status_file import SUFFIX
+from uwsgi_tls.status_file import GOODBYE, SUFFIX
 from uwsgi_tls.tree import Process
 
 RUNS = 0
@@ -52,6 +52,9 @@ def run(words: Sequence[str]) -> int:
         print(f"stopped: {error}")
         return STOPPED
     except Dead as error:
+        if _said_goodbye(pidfile):
+            print(f"stopped: {error}")
+            return STOPPED
         print(f"dead: {error}")
         return DEAD
     except ConfigError as error:
@@ -70,6 +73,14 @@ def run(words: Sequence[str]) -> int:
     for each in text(itself, members, answer, wrong):
         print("".join(c if c.isprintable() else "?" for c in each))
     return AILING if wrong else RUNS
+
+
+def _said_goodbye(pidfile: str) -> bool:
+    """Whether a master that could not remove its files has ended as it should."""
+    try:
+        return control.read(pidfile + SUFFIX, len(GOODBYE) + 1)[0] == GOODBYE
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True, slots=True)

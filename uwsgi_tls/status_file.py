@@ -16,6 +16,7 @@ from uwsgi_tls.users import Identity
 
 SUFFIX = ".status"
 MODE = 0o640
+GOODBYE = b"stopped\n"  # as the pid file may have to stay, and names a process that has ended
 
 
 class StatusFile:
@@ -46,9 +47,9 @@ class StatusFile:
                 os.ftruncate(self._file.fd, len(data))
 
     def remove(self) -> None:
-        """Removes it, or leaves it empty."""
+        """Removes it, or says in it that the server has ended as it should."""
         if self._file is not None:
-            self._file.remove()
+            self._file.remove(GOODBYE)
 
     def close(self) -> None:
         """Lets go of it and leaves it as it is."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from .seed_pki import SeedPki
-from .server import Daemon, command, curl, is_root, loopback, uwsgi_tls
+from .server import Daemon, command, curl, is_root, loopback, uwsgi_tls, wait_until
 
 PORT = 8443
 
@@ -72,7 +72,7 @@ def test_reopen_logs(tmp_path: Path, self_signed: SeedPki) -> None:
         log.rename(tmp_path / "old")
         done = told("reopen-logs", "--pidfile", pidfile)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-        wait_until(log.exists)
+        wait_until(log.exists, 5, lambda: "no new log")
         assert daemon.running
 
 
