@@ -4,7 +4,6 @@ import errno
 import os
 import re
 import select
-import signal
 import socket
 import tempfile
 import time
@@ -220,42 +219,45 @@ def test_a_master_that_does_not_read_waits_for_itself(own: Path) -> None:
     assert as_master(own, action) == [True, True, "secret key", True]
 
 
-def test_one_that_is_stuck_is_waited_for_once(own: Path) -> None:
-    """Until its late answer has come; only a reload asks it anew."""
-
-    def action(keeper: monitor.Monitor) -> object:
-        keeper.channel.settimeout(0.2)
-        os.kill(keeper.pid, signal.SIGSTOP)
-        fds = len(os.listdir("/proc/self/fd"))
-        answers = [asked(keeper, f"{own}/key")]
-        keeper.channel.settimeout(60)
+def test_one_that_is_stuck_is_waited_for_once() -> None:
+    """Until its late answer has come."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    keeper = monitor.Monitor.of(0, ours)
+    ours.settimeout(0.05)
+    with ours, theirs:
+        assert asked(keeper, "/key")[0] == errno.EPERM  # type: ignore[index]  # an error is a list
+        ours.settimeout(60)
         began = time.monotonic()
-        answers += [asked(keeper, f"{own}/key") for _ in range(5)]
-        took = time.monotonic() - began
-        os.kill(keeper.pid, signal.SIGCONT)
-        select.select([keeper.channel], [], [], 10)
-        after = asked(keeper, f"{own}/key")
-        return [answers, took < 5, after, len(os.listdir("/proc/self/fd")) - fds]
-
-    answers, quick, after, opened = as_master(own, action)
-    assert [code for code, _ in answers] == [errno.EPERM] * 6
-    assert (quick, after) == (True, "secret key")
-    assert opened == 1, "what asked() leaves open; that of the late answer is closed"
+        assert [asked(keeper, "/key") for _ in range(5)] == [[errno.EPERM, "the monitor does not answer"]] * 5
+        assert time.monotonic() - began < 5
+        tag = theirs.recv(100)[: monitor.TAG_BYTES]
+        before = os.listdir("/proc/self/fd")
+        socket.send_fds(theirs, [tag + monitor.DONE], [0])
+        ours.settimeout(0.05)
+        assert "timed out" in asked(keeper, "/key")[1], "it is asked again"  # type: ignore[index]  # as above
+        assert os.listdir("/proc/self/fd") == before
+        assert len(theirs.recv(100)) == monitor.TAG_BYTES + len("/key"), "nothing was asked in between"
 
 
-def test_a_reload_asks_one_whose_answer_somebody_else_has_taken(own: Path) -> None:
-    def action(keeper: monitor.Monitor) -> object:
-        keeper.channel.settimeout(0.2)
-        os.kill(keeper.pid, signal.SIGSTOP)
-        asked(keeper, f"{own}/key")
-        os.kill(keeper.pid, signal.SIGCONT)
-        keeper.channel.settimeout(10)
-        keeper.channel.recv(100)  # as a trial does
-        silent = asked(keeper, f"{own}/key")
-        keeper.read_again()
-        return [silent, asked(keeper, f"{own}/key")]
+def test_a_reload_asks_one_whose_answer_somebody_else_has_taken() -> None:
+    """As a trial may."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    keeper = monitor.Monitor.of(0, ours)
+    ours.settimeout(0.05)
+    with ours, theirs:
+        for _ in range(2):
+            with pytest.raises(PermissionError, match="timed out"):
+                keeper.read_again()
 
-    assert as_master(own, action) == [[errno.EPERM, "the monitor does not answer"], "secret key"]
+
+def test_one_that_has_ended_owes_nothing() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    keeper = monitor.Monitor.of(os.getpid(), ours)  # no child of ours
+    ours.settimeout(0.05)
+    with ours, theirs:
+        asked(keeper, "/key")
+        assert keeper.has_ended()
+        assert asked(keeper, "/key")[0] == errno.EPERM  # type: ignore[index]  # an error is a list
 
 
 def test_a_failure_to_confine_it_is_told_to_the_master(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -348,6 +348,21 @@ def test_changed_files_bring_a_reload_about(master: Master, clock: Clock) -> Non
     assert master.spawned == [(1, 2), (2, 2)]
 
 
+def test_whoever_is_missing_comes_before_the_files_are_looked_at(master: Master, clock: Clock) -> None:
+    """A monitor that is stuck lets that last."""
+    master.dies(master.of(1))
+    clock.now += watch.LOOK_SECONDS
+    alive: list[int] = []
+    master._notifier.keep_time = lambda now, is_alive: alive.append(1)  # type: ignore[method-assign]
+
+    def look() -> bool:
+        assert (master.spawned, alive) == ([(1, 1)], [1])
+        return False
+
+    master.watch.has_changed = look
+    master._keep_time()
+
+
 def test_a_change_while_a_reload_is_under_way_is_not_lost(master: Master, clock: Clock) -> None:
     """The watch is not asked then, since it tells of a change but once."""
     master._take(signal.SIGHUP)
@@ -721,6 +736,15 @@ def test_a_reload_that_cannot_be_is_told_too(master: Master, manager: Manager) -
     assert "last failure" not in manager.told[-1]
 
 
+def test_a_death_in_a_reload_does_not_end_it(master: Master, manager: Manager) -> None:
+    """Who waits for the reload would take "serving" for its success."""
+    master._take(signal.SIGHUP)
+    master.gets_ready(master.of(1, 2))
+    master.dies(master.of(1, 2))
+    assert [status.partition(":")[0] for status in manager.told] == ["reloading"] * 2
+    assert master.title == "reloading"
+
+
 def test_deaths_numbers_and_the_end_are_told(master: Master, manager: Manager) -> None:
     pid = master.of(1).pid
     master.dies(master.of(1))
@@ -1028,6 +1052,16 @@ def test_one_that_fails_is_abandoned(master: Master) -> None:
     master.dies(master.of(3, 2), DIED_OF_22)
     assert master.changes == ["abandon"]
     assert (master._fleet.wanted, master._fleet.task) == (2, before)
+
+
+def test_one_that_fails_leaves_the_number_that_signals_have_made(master: Master) -> None:
+    master._take(signal.SIGTTIN)
+    master._keep_time()
+    master.gets_ready(master.of(3))
+    master.processes = 5
+    master._take(signal.SIGHUP)
+    master.dies(master.of(1, 2), DIED_OF_22)
+    assert master._fleet.wanted == 3
 
 
 def test_the_number_that_signals_have_made_stays(master: Master) -> None:

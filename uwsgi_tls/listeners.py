@@ -133,6 +133,8 @@ class Bound:
             if sock in before._files:
                 self._files[sock] = before._files[sock]
         elif isinstance(address, FdAddress):
+            if before is not None:  # whatever has that number now is ours
+                raise ValueError("was not there at the start, and only a restart brings it")
             sock, verb = sockets.prepare(sockets.adopt(address.fd, backlog)), "inherited"
         elif isinstance(address, TcpAddress):
             sock, verb = sockets.prepare(sockets.bind_tcp(address, backlog)), "bound to"

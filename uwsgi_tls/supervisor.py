@@ -84,6 +84,7 @@ class Supervisor:
         self._before = task  # what workers get where it is abandoned
         self._workers = Workers(self._scoreboard, masters_own)
         self._fleet = Fleet(task, self._workers, self._scoreboard)
+        self._wanted_before = self._fleet.wanted
         self._looks = Looks()
         self._configure(task.config, watch)
         self._generation = 1  # that serves
@@ -203,13 +204,13 @@ class Supervisor:
         if now >= self._next_day:
             self._next_day = now + DAY_SECONDS
             self._daily()
-        if self._looks.is_due(now):
-            self._look()
         self._notifier.keep_time(now, self._is_alive)
         self._stats.keep_time(now, self._scoreboard)
         if self._is_steady:
             self._fleet.replace_worn()
         self._give_up_if_in_vain()
+        if self._looks.is_due(now):  # at last: a file may be long in coming
+            self._look()
 
     def _patience(self) -> float:
         moments = (
@@ -325,6 +326,7 @@ class Supervisor:
         if self._config.log_reopen:
             self._reopen_logs("log-reopen")
         self._before, self._change, self._fleet.task = self._fleet.task, change, change.task
+        self._wanted_before = self._fleet.wanted
         if change.task.config.processes != self._before.config.processes:
             self._fleet.wanted = change.task.config.processes
         self._coming += 1
@@ -347,9 +349,7 @@ class Supervisor:
         self._coming = self._fleet.generation = self._generation
         if self._change is not None:
             self._change.abandon()
-            if self._fleet.task.config.processes != self._before.config.processes:
-                self._fleet.wanted = self._before.config.processes
-            self._fleet.task, self._change = self._before, None
+            self._fleet.task, self._fleet.wanted, self._change = self._before, self._wanted_before, None
         self._fail(f"{RELOAD_FAILED}, generation {self._generation} stays: {cause}")
         self._fleet.fill()
         self._catch_up()
@@ -423,7 +423,10 @@ class Supervisor:
         if text.startswith(RELOAD_FAILED):
             self._rejected = text
             self._scoreboard.reload_failed()
-        self._enter("serving" if self._serving else "starting")
+        if not self._serving:
+            self._enter("starting")
+        else:
+            self._enter("serving" if self._is_steady else "reloading")
 
     def _enter(self, state: State) -> None:
         """Says what goes on from now on: in the title, to the service manager and to whoever reads statistics."""
