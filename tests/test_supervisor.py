@@ -407,15 +407,46 @@ def test_reload_that_fails(master: Master, clock: Clock) -> None:
 
 
 def test_an_old_worker_that_dies_while_a_reload_is_under_way(master: Master, clock: Clock) -> None:
-    """Its number is about to come anyway; if the reload fails, it comes after all."""
+    """Who is to come may be long in coming."""
+    before, tasks = master._fleet.task, []
     master._take(signal.SIGHUP)
+    spawn = master._workers.spawn
+    master._workers.spawn = lambda task, *rest: (tasks.append(task), spawn(task, *rest))[1]  # type: ignore[method-assign, func-returns-value]
     master.dies(master.of(1, 1))
     master._keep_time()
-    assert master.spawned == [(1, 2), (2, 2)]
-    master.dies(master.of(2, 2), DIED_OF_22)
+    assert (master.spawned[2:], tasks) == ([(1, 1)], [before])
+    master.dies(master.of(1, 1), DIED_OF_22)
     master._keep_time()
-    assert (1, 1) in master.numbers()
-    assert master.spawned[-1] == (1, 1)
+    assert master.spawned[3:] == [], "one that dies young is waited for"
+    clock.now += respawn.BACK_OFF_SECONDS
+    master._keep_time()
+    assert (master.spawned[3:], tasks) == ([(1, 1)], [before, before])
+    master.gets_ready(master.of(1, 1))
+    master.gets_ready(master.of(1, 2), master.of(2, 2))
+    assert (master.generation, master.numbers()) == (2, [(1, 2), (2, 2)])
+
+
+def test_nor_does_one_come_whose_number_serves_already(master: Master, clock: Clock) -> None:
+    master._take(signal.SIGHUP)
+    master.gets_ready(master.of(1, 2))
+    master.dies(master.of(1, 1))
+    master._keep_time()
+    assert master.spawned[2:] == []
+    master.dies(master.of(2, 2), DIED_OF_22)  # but if the reload fails
+    master._keep_time()
+    assert master.spawned[2:] == [(1, 1)]
+
+
+def test_one_that_was_to_come_until_the_reload_does_not_come_after_it(master: Master, clock: Clock) -> None:
+    master._take(signal.SIGHUP)
+    for _ in range(2):
+        master.dies(master.of(1, 1))
+        clock.now += 0.1
+        master._keep_time()
+    master.gets_ready(master.of(1, 2), master.of(2, 2))
+    clock.now += 60
+    master._keep_time()
+    assert master.numbers() == [(1, 2), (2, 2)]
 
 
 def test_a_new_worker_that_was_ready_and_dies_before_the_others_are(master: Master, clock: Clock) -> None:

@@ -26,7 +26,9 @@ class Fleet:
         self.workers = workers
         self.wanted = task.config.processes
         self.generation = 1  # of whoever is forked from now on
+        self.before: tuple[Task, int] | None = None  # what those get that serve until this generation does; which it is
         self.respawn = Respawn()
+        self._stopgap = Respawn()  # of these
         self._scoreboard = scoreboard
         self._last_status = 0  # of one that could not start
         self.configure(task.config)
@@ -35,13 +37,14 @@ class Fleet:
         """What follows from the configuration of those that serve."""
         self._config = config
         self.respawn = Respawn(config.forkbomb_delay)
+        self._stopgap = Respawn(config.forkbomb_delay)
         calls_application = bool(config.wsgi_file or config.module)
         self._overdue = Overdue(config.worker_start_timeout, config.harakiri if calls_application else 0)
 
     @property
     def moment(self) -> float:
         """When keep_time() has something to do next, in seconds of time.monotonic()."""
-        return min(self.workers.moment, self._overdue.moment(self.workers), self.respawn.moment)
+        return min(self.workers.moment, self._overdue.moment(self.workers), self.respawn.moment, self._stopgap.moment)
 
     def begin(self, generation: int) -> None:
         """Forks a worker of each number for that generation."""
@@ -52,11 +55,14 @@ class Fleet:
 
     def spawn(self, number: int) -> None:
         """Forks one; where that cannot be, another attempt follows."""
+        self._spawn(number, self.task, self.generation, self.respawn)
+
+    def _spawn(self, number: int, task: Task, generation: int, respawn: Respawn) -> None:
         try:
-            self.workers.spawn(self.task, number, self.generation)
+            self.workers.spawn(task, number, generation)
         except OSError as error:
-            self.respawn.in_vain += 1
-            delay = self.respawn.failed(number, time.monotonic())
+            respawn.in_vain += 1
+            delay = respawn.failed(number, time.monotonic())
             line(f"unable to fork worker {number}: {error}; another attempt follows in {delay:g} seconds")
 
     def hear(self) -> None:
@@ -80,6 +86,9 @@ class Fleet:
         for number in self.respawn.due(now):
             if may_fork and number <= self.wanted:
                 self.spawn(number)
+        for number in self._stopgap.due(now):
+            if may_fork and self.before is not None:
+                self._spawn(number, *self.before, self._stopgap)
 
     def replace_worn(self) -> None:
         """Forks a successor of one that has asked for it: of one at a time, which serves until the successor does.
@@ -95,17 +104,22 @@ class Fleet:
     def died(self, child: Worker, how: str, status: int) -> str:
         """One of those that serve, or that should, is no more; returns what to say of it and of who comes instead."""
         others = [other for other in self.workers if other.number == child.number and not other.retiring]
-        if any(not other.ready for other in others):
+        if any(not other.ready and other.generation == child.generation for other in others):
             return f"{child.name} died ({how}); its successor is about to serve"
+        respawn = self.respawn
+        if child.generation != self.generation:
+            if any(other.ready for other in others):
+                return f"{child.name} died ({how}); generation {self.generation} is about to follow"
+            respawn = self._stopgap
         now, delay = time.monotonic(), 0.0
         if child.ready and child.condemned:
-            self.respawn.at(child.number, now)
+            respawn.at(child.number, now)
         else:
-            delay = self.respawn.died(child.number, now - child.born, now)
+            delay = respawn.died(child.number, now - child.born, now)
         if delay > 0:
             line(f"worker respawning too fast !!! i have to sleep a bit ({delay:g} seconds)...")  # uWSGI's words
         if not child.ready:
-            self.respawn.in_vain += 1
+            respawn.in_vain += 1
             self._last_status = status
         return f"{child.name} died ({how}); a new one comes in {delay:g} seconds"
 
@@ -140,6 +154,7 @@ class Fleet:
 
     def fill(self) -> None:
         """Has those come that are missing."""
+        self._stopgap.forget()
         alive = {child.number for child in self.workers if not child.retiring}
         for number in set(range(1, self.wanted + 1)) - alive:
             self.respawn.at(number, time.monotonic())
@@ -155,6 +170,7 @@ class Fleet:
 
     def retire_before(self, generation: int) -> None:
         """Whoever is of another generation has done its work."""
+        self._stopgap.forget()
         for child in self.workers:
             if child.generation != generation:
                 child.retire(self._config.worker_reload_mercy)

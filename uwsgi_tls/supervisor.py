@@ -129,6 +129,7 @@ class Supervisor:
         self._stats.adopt(left.strangers)
         self._serving = True
         self._generation, self._coming, self._change = left.generation, left.generation + 1, left.change
+        self._fleet.before = (self._before, self._generation)
         self._enter("reloading")
 
     # What wakes it.
@@ -242,9 +243,6 @@ class Supervisor:
         if not child.ready and child.generation != self._generation:
             self._give_reload_up(f"worker {child.number} of the new generation could not start ({how})")
             return
-        if child.generation != self._coming:
-            line(f"{child.name} died ({how}); generation {self._coming} is about to follow")
-            return
         self._fail(self._fleet.died(child, how, status))
 
     def _is_alive(self) -> bool:
@@ -326,7 +324,7 @@ class Supervisor:
         if self._config.log_reopen:
             self._reopen_logs("log-reopen")
         self._before, self._change, self._fleet.task = self._fleet.task, change, change.task
-        self._wanted_before = self._fleet.wanted
+        self._fleet.before, self._wanted_before = (self._before, self._generation), self._fleet.wanted
         if change.task.config.processes != self._before.config.processes:
             self._fleet.wanted = change.task.config.processes
         self._coming += 1

@@ -376,7 +376,7 @@ def test_each_request_of_a_connection_is_looked_at(scene: Scene) -> None:
 def test_strict_refuses_unknown_names(strict: Scene) -> None:
     for name in ("unknown.lab", "a.b.wild.lab", "wild.lab"):
         assert Tls(checks_name=False).ask(strict.first, name).error == "TLSV1_UNRECOGNIZED_NAME"
-        strict.daemon.wait_for_line(rf"name {re.escape(name)}, .*: nobody here has that name")
+    strict.daemon.wait_for_line(r"name unknown\.lab, .*: nobody here has that name")  # a few of each kind are told
 
 
 @pytest.mark.parametrize("name", ["-other.lab", "other-.lab", "a" * 64 + ".lab", "1.2.3.4", "other..lab"])
