@@ -145,8 +145,9 @@ def assert_only_reads(monitor: Process) -> None:
     folder = f"/proc/{monitor.pid}/fd"
     held = {number: os.readlink(f"{folder}/{number}") for number in os.listdir(folder)}
     assert [held.pop(number) for number in "012"] == ["/dev/null"] * 3
-    (channel,) = held.values()
+    channel, master = sorted(held.values(), key=lambda name: "pidfd" in name)
     assert channel.startswith("socket:")
+    assert "pidfd" in master, "its end is to be noticed"
     limits = Path(f"/proc/{monitor.pid}/limits").read_text()
     assert [line.split()[3:5] for line in limits.splitlines() if line.startswith("Max file size")] == [["0", "0"]]
 
