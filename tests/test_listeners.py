@@ -603,6 +603,16 @@ def test_release_may_be_called_twice() -> None:
 # Before a reload, and for another program
 
 
+def test_a_descriptor_that_only_a_reload_brings() -> None:
+    """What has its number by now is the master's own."""
+    before = bind_all(config((), ("127.0.0.1:0",)), print)
+    fd = before.https[0].socket.fileno()
+    with pytest.raises(ConfigError, match=f"fd://{fd}: was not there at the start"):
+        bind_all(config((), (f"fd://{fd}",)), print, before=before)
+    assert before.https[0].socket.getsockname()
+    before.release()
+
+
 def test_what_is_bound_already_stays_the_same(tmp_path: Path) -> None:
     path = tmp_path / "x.sock"
     before = bind_all(config(("127.0.0.1:0",), ("=0", "127.0.0.1:0", "127.0.0.1:0", str(path))), print)

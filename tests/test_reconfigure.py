@@ -31,6 +31,10 @@ def test_what_may_change() -> None:
             ("--uid", "nobody"),
             "uid = nobody: was www-data at the start, and only a restart changes that (command line)",
         ),
+        (
+            ("--stats-chmod", "660"),
+            "stats-chmod = 660: was 600 at the start, and only a restart changes that (command line)",
+        ),
         (("--gid", "5"), "gid = 5: was not given at the start, and only a restart changes that (command line)"),
         (("--add-gid", "x"), "add-gid = adm x: was adm at the start, and only a restart changes that (command line)"),
         (

@@ -94,8 +94,9 @@ class Monitor:
         return answer, []
 
     def _is_silent(self) -> bool:
-        """Whether it still owes an answer. read_again() asks all the same, once a reload: the trial of an upgrade, which
-        has the same channel, may have taken that answer."""
+        """Whether it still owes an answer. read_again() asks all the same, once a reload: the trial of an upgrade has
+        the same channel and may have taken that answer.
+        """
         arrived = select.poll()
         if self._awaited:
             arrived.register(self.channel, select.POLLIN)

@@ -505,7 +505,7 @@ class Config:
     stats_chmod: int = _row(0o600, Row(
         group=STATISTICS, convert=file_mode, metavar="MODE", default_text="600",
         help="permissions of the UNIX sockets of these, which belong to the user that the server becomes",
-        note="chmod-socket in uWSGI",
+        note="chmod-socket in uWSGI", only_at_start=True,
     ))  # fmt: skip
     stats_minified: bool = _flag(False, STATISTICS, "no white space in the JSON of these", aliases=("stats-min",))
 

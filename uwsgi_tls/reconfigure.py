@@ -19,7 +19,7 @@ from uwsgi_tls.listeners import Bound
 from uwsgi_tls.logs import line
 from uwsgi_tls.masters_own import MastersOwn
 from uwsgi_tls.named import named_files
-from uwsgi_tls.options import ROWS, Config
+from uwsgi_tls.options import ROWS, Config, Row
 from uwsgi_tls.placeholders import Source
 from uwsgi_tls.stats import facts
 from uwsgi_tls.stats.facts import Facts
@@ -120,7 +120,12 @@ def read(own: MastersOwn, open_file: Callable[[str], int]) -> Config:
 
 def fixed(config: Config) -> dict[str, str]:
     """The values, as text, of options that take effect at a start alone."""
-    return {row.name: _text(getattr(config, row.name.replace("-", "_"))) for row in ROWS if row.only_at_start}
+    return {row.name: _text(_value(config, row)) for row in ROWS if row.only_at_start}
+
+
+def _value(config: Config, row: Row) -> Any:
+    value = getattr(config, row.name.replace("-", "_"))
+    return f"{value:03o}" if row.metavar in ("MODE", "MASK") else value
 
 
 def refuse_changes(before: Mapping[str, str], config: Config) -> None:

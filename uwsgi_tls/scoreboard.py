@@ -1,8 +1,9 @@
 """What workers tell of themselves in shared memory: a slot for each, which it alone writes, without locks.
 
 The memory is made before the first fork, has no name, needs no file and outlives every worker (memfd_create(2)); a
-program that takes over from ours goes on with it, so that it knows how our workers are. A slot holds whole numbers of eight bytes, each of which is written and read at once; who reads one sees it
-as it was or as it is. The first slot is the master's: how it is, and what workers that have ended had counted.
+program that takes over from ours goes on with it, so that it knows how our workers are. A slot holds whole numbers of
+eight bytes, each of which is written and read at once; who reads one sees it as it was or as it is. The first slot is
+the master's: how it is, and what workers that have ended had counted.
 
 All workers can write all of it, so no number here is believed to be one of those that it should be.
 """

@@ -170,7 +170,7 @@ class Workers:
         return fds, workers
 
     def slots(self) -> dict[str, int]:
-        """For the program after ours: by pid, as JSON has its keys, where in the scoreboard each is that can be read."""
+        """For the program after ours: by pid, as JSON has its keys, where in the scoreboard each is that is read."""
         return {str(child.pid): child.slot.index for child in self if child.slot.last_beat < FOR_EVER}
 
     def _become_worker(self, task: Task, seat: Seat, masters_end: socket.socket) -> None:

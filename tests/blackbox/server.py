@@ -249,6 +249,8 @@ class Daemon:
             found |= {process.pid: process for process in new}
             self._sessions |= {process.session for process in new}
             more = bool(new)
+        # A session that has nobody left is over, and its number may be another server's by the next look.
+        self._sessions = {process.session for process in found.values()}
         return sorted(found.values(), key=lambda process: process.pid)
 
     def wait_for_titles(self, pattern: str, count: int) -> list[Process]:
