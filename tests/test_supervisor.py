@@ -101,7 +101,7 @@ class Master(Supervisor):
             Task(config, ["certificates of 1"], [], None, os.getpid()),  # type: ignore[list-item]
             reopen=self.reopen,
             started=self.reports.append,
-            masters_own=lambda: None,
+            masters_own=lambda _: None,
             daily=lambda: self.days.append(clock.now),
             monitor=self.monitor,  # type: ignore[arg-type]
             watch=self.watch,  # type: ignore[arg-type]
@@ -111,7 +111,7 @@ class Master(Supervisor):
             ),
             fifos=[self.pipe],  # type: ignore[list-item]
         )
-        self._workers = self._fleet.workers = Entries(self._scoreboard, lambda: None)
+        self._workers = self._fleet.workers = Entries(self._scoreboard, lambda _: None)
         self._workers.master = self
 
     def reopen(self) -> Change:

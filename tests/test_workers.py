@@ -37,7 +37,7 @@ def test_no_fork(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse() -> NoReturn:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    children = Workers(Scoreboard(slots=1), lambda: None)
+    children = Workers(Scoreboard(slots=1), lambda _: None)
     before = len(os.listdir("/proc/self/fd"))
     monkeypatch.setattr(os, "fork", refuse)
     for _ in range(3):
@@ -63,7 +63,7 @@ def test_the_channel_gives_its_signal_from_before_the_fork(monkeypatch: pytest.M
 
     monkeypatch.setattr(workers, "socket", SimpleNamespace(socketpair=remember))
     monkeypatch.setattr(os, "fork", fork)
-    children = Workers(Scoreboard(), lambda: None)
+    children = Workers(Scoreboard(), lambda _: None)
     spawn(children)
     (child,) = children
     assert (child.number, child.pid) == (3, 4711)

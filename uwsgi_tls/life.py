@@ -12,6 +12,7 @@ from uwsgi_tls.stats.process import StatsProcess
 from uwsgi_tls.supervisor import Supervisor
 from uwsgi_tls.teller import Teller
 from uwsgi_tls.upgrade import Upgrade
+from uwsgi_tls.worker import Task
 
 
 class Life:
@@ -91,10 +92,10 @@ class Life:
             for each in setup.task.listeners if setup is not None else ():
                 each.socket.close()
 
-    def _close_masters_own(self) -> None:
+    def _close_masters_own(self, task: Task) -> None:
         """In a worker: what it has nothing to do with, sockets that it does not accept from included."""
         self._own.close()
-        accepting = {each.socket for each in (self._coming or self._setup).task.listeners}
+        accepting = {each.socket for each in task.listeners}
         for bound in (self._left, *(setup.bound for setup in (self._setup, self._coming) if setup is not None)):
             for sock in bound.sockets:
                 if sock not in accepting:

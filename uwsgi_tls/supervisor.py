@@ -45,7 +45,7 @@ class Supervisor:
         *,
         reopen: Callable[[], Change],
         started: Callable[[int], None],
-        masters_own: Callable[[], None],
+        masters_own: Callable[[Task], None],
         daily: Callable[[], None],
         refuse: Callable[[], None] = lambda: None,
         monitor: Monitor | None = None,

@@ -103,8 +103,8 @@ class Worker:
 class Workers:
     """All that live, of every generation."""
 
-    def __init__(self, scoreboard: Scoreboard, masters_own: Callable[[], None]) -> None:
-        """`masters_own` closes, in a worker, what only the master may hold."""
+    def __init__(self, scoreboard: Scoreboard, masters_own: Callable[[Task], None]) -> None:
+        """`masters_own` closes, in a worker with that task, what only the master may hold."""
         self._scoreboard = scoreboard
         self._masters_own = masters_own
         self._by_pid: dict[int, Worker] = {}
@@ -180,7 +180,7 @@ class Workers:
             masters_end.close()
             for sibling in self._by_pid.values():
                 sibling.channel.close()
-            self._masters_own()
+            self._masters_own(task)
             status = worker.run(task, seat)
         except Exception as error:  # the last place that can say it; the master sees only the status
             line(f"worker {seat.number} failed: {type(error).__name__}: {error}")

@@ -214,6 +214,29 @@ def test_one_that_fails_late_leaves_nothing() -> None:
         assert answers(site.host, PORT)
 
 
+def test_a_worker_that_dies_while_its_successor_starts() -> None:
+    """Who comes instead serves what has been served so far, with all its sockets, until the new generation does."""
+    with serving() as site:
+        site.write(f"https = {site.host}:9443,{site.own}/s.crt,{site.own}/s.key")
+        site.reload()
+        (old,) = site.daemon.wait_for_workers(1)
+        go = site.public / "go"
+        slow = f"import os, time\nwhile not os.path.exists({str(go)!r}):\n    time.sleep(0.02)\n{APPLICATION}"
+        (site.public / "slow.py").write_text(slow)
+        site.write(f"wsgi-file = {site.public}/slow.py")
+        os.kill(site.daemon.pid, signal.SIGHUP)
+        site.daemon.wait_for_line("generation: 3")
+        os.kill(old.pid, signal.SIGKILL)
+        assert wait_for_end(old.pid)
+        site.daemon.wait_for_titles(r"worker 1 \(generation 2\): serving", 1)
+        assert answers(site.host, PORT)
+        assert answers(site.host, 9443)
+        go.touch()
+        site.daemon.wait_for_line("generation 3 is serving")
+        assert answers(site.host, PORT)
+        wait_until(lambda: not listens(site.host, 9443), SECONDS, lambda: "it still listens")
+
+
 def test_the_environment_is_that_of_the_start() -> None:
     with serving(environ={"HOW_MANY": "2"}) as site:
         site.write("processes = $(HOW_MANY)")
