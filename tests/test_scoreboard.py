@@ -191,20 +191,3 @@ def test_a_failed_reload_is_told_until_one_succeeds() -> None:
     board.enter("serving", 2, 2)
     told = board.read()
     assert (told.failed_reloads, told.last_reload_failed, told.failure) == (1, False, "")
-
-
-def test_another_program_goes_on_with_it() -> None:
-    """Its sums are its own; what workers tell that are left to it is there, and their slots are not given away."""
-    before = Scoreboard(slots=3)
-    gone, stays = before.take(1, 1), before.take(2, 1)
-    stays.beat(5.0, 4.0)
-    before.died()
-    before.give_back(gone)
-    after = Scoreboard(slots=3, memory=before.memory, used={stays.index})
-    assert (after.left(stays.index).last_beat, after.left(stays.index).calling) == (5.0, 4.0)
-    assert ([told.number for told in after.read().workers], after.read().deaths) == ([2], 0)
-    assert stays.index not in {after.take(3, 2).index, after.take(4, 2).index}
-    stays.beat(6.0)
-    assert after.left(stays.index).last_beat == 6.0
-    with pytest.raises(PermissionError):
-        os.ftruncate(after.memory, 0)

@@ -1229,19 +1229,6 @@ def test_they_stay_when_ours_cannot_start(heir: Master, clock: Clock) -> None:
     assert not any(child.stuck for child in heir._workers), "nobody knows how they are"
 
 
-def test_how_they_are_is_read_on(heir: Master) -> None:
-    """From the same memory, or from none."""
-    slot = heir._scoreboard.take(7, 5)
-    slot.beat(30.0, 20.0)
-    ours, theirs = socket.socketpair()
-    heir._workers.adopt(Left(7, 5, NOBODY + 7, ours.detach(), 10.0, False, None, slot.index))
-    adopted = heir.of(7, 5).slot
-    assert (adopted.last_beat, adopted.calling) == (30.0, 20.0)
-    assert heir._workers.slots().get(str(NOBODY + 7)) == slot.index
-    assert str(NOBODY) not in heir._workers.slots()
-    theirs.close()
-
-
 def test_one_that_was_to_be_killed_is(heir: Master, clock: Clock) -> None:
     clock.now += 2
     heir._keep_time()

@@ -1,9 +1,8 @@
 """What the supervisor is handed when something changes under it: the configuration, or the program."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from uwsgi_tls.scoreboard import Scoreboard
 from uwsgi_tls.watch import Watch
 from uwsgi_tls.worker import Task
 
@@ -29,7 +28,6 @@ class Left:
     born: float
     retiring: bool
     kill_at: float | None
-    slot: int = 0  # of the scoreboard that was left to us; 0: it is another one
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,4 +38,3 @@ class Succession:
     workers: Sequence[Left]
     strangers: Sequence[int]  # pids of other children, which have been told to end
     change: Change  # to our generation
-    scoreboard: Scoreboard = field(default_factory=Scoreboard)

@@ -1,21 +1,18 @@
 """What workers tell of themselves in shared memory: a slot for each, which it alone writes, without locks.
 
-The memory is made before the first fork, has no name, needs no file and outlives every worker (memfd_create(2)); a
-program that takes over from ours goes on with it, so that it knows how our workers are. A slot holds whole numbers of
-eight bytes, each of which is written and read at once; who reads one sees it as it was or as it is. The first slot is
-the master's: how it is, and what workers that have ended had counted.
+The memory is made before the first fork, has no name, needs no file and outlives every worker. A slot holds whole
+numbers of eight bytes, each of which is written and read at once; who reads one sees it as it was or as it is. The
+first slot is the master's: how it is, and what workers that have ended had counted.
 
 All workers can write all of it, so no number here is believed to be one of those that it should be.
 """
 
 import errno
-import fcntl
 import mmap
-import os
 import time
 from array import array
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from uwsgi_tls.tally import COUNTERS, NAMES
@@ -41,9 +38,6 @@ MOST = 2**63 - 1  # that a number can be
 _NANO = 1_000_000_000
 _READS = 100  # attempts, until what was read was not being changed
 _PAUSE_SECONDS = 0.001  # between two of them
-
-LAYOUT = [SLOTS, _COUNTED, *NAMES]  # another program can read it if it has the same one
-_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL  # a worker that cuts it would end the master
 
 STATES = ("starting", "serving", "draining")  # of a worker
 MASTERS_STATES = ("starting", "serving", "reloading", "stopping")
@@ -143,20 +137,11 @@ class Reading:
 class Scoreboard:
     """All slots; the master gives them out before it forks."""
 
-    def __init__(self, slots: int = SLOTS, memory: int | None = None, used: Collection[int] = ()) -> None:
-        """`memory` is a descriptor of that of the program before ours, and `used` has the slots of its workers."""
-        size = (1 + slots) * NUMBERS * NUMBER_BYTES
-        if memory is None:
-            memory = os.memfd_create("uwsgi-tls scoreboard", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-            os.ftruncate(memory, size)
-            fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)
-        self.memory = memory
-        self._numbers = memoryview(mmap.mmap(memory, size)).cast("q")
+    def __init__(self, slots: int = SLOTS) -> None:
+        self._numbers = memoryview(mmap.mmap(-1, (1 + slots) * NUMBERS * NUMBER_BYTES)).cast("q")
         self._failure = mmap.mmap(-1, TEXT_BYTES)
-        self._free = [index for index in range(slots, 0, -1) if index not in used]
+        self._free = list(range(slots, 0, -1))
         self._master = self._slot(0)
-        self._master[:] = memoryview(array("q", bytes(NUMBERS * NUMBER_BYTES)))  # our sums begin anew
-        self._master[_USED] = max(used, default=0)
         self._master[_STARTED] = int(time.time())
         self._spawns: dict[int, int] = {}
         self._harakiris: dict[int, int] = {}
@@ -174,10 +159,6 @@ class Scoreboard:
         numbers[_NUMBER] = number
         self._master[_USED] = max(self._master[_USED], index)
         return Slot(index, numbers)
-
-    def left(self, index: int) -> Slot:
-        """That of a worker of the program before ours."""
-        return Slot(index, self._slot(index))
 
     def give_back(self, slot: Slot) -> None:
         """Its worker has ended; what it had counted remains in the sums."""

@@ -33,7 +33,6 @@ from uwsgi_tls.log_targets import Target
 from uwsgi_tls.logs import line
 from uwsgi_tls.masters_own import MastersOwn, left_monitor, left_notifier
 from uwsgi_tls.reconfigure import Setup
-from uwsgi_tls.scoreboard import LAYOUT, Scoreboard
 from uwsgi_tls.users import Identity
 
 
@@ -119,12 +118,8 @@ def take_over(
     if log:
         log_opening.redirect(config, log, own.identity)
     master.begin_log(own, setup, *loggers)
-    # Another version may tell other things: then nobody knows how its workers are.
-    memory = heritage.left("scoreboard") if heir.facts.get("layout") == LAYOUT else None
-    slots = heir.facts["slots"] if memory is not None else {}
-    scoreboard = Scoreboard(memory=memory, used=set(slots.values()))
     workers = [
-        Left(number, generation, pid, fd, born, retiring, kill_at, slots.get(str(pid), 0))
+        Left(number, generation, pid, fd, born, retiring, kill_at)
         for number, generation, pid, name, born, retiring, kill_at in heir.facts["workers"]
         if (fd := heritage.left(name)) is not None
     ]
@@ -134,4 +129,4 @@ def take_over(
     line(f"uwsgi-tls {__version__} has taken over from {heir.facts['version']}")
     life = Life(own, setup)
     change = life.taking_over(bound)
-    return life.run(Succession(heir.facts["generation"], workers, heir.facts["strangers"], change, scoreboard))
+    return life.run(Succession(heir.facts["generation"], workers, heir.facts["strangers"], change))

@@ -20,7 +20,7 @@ from uwsgi_tls.looks import Looks
 from uwsgi_tls.monitor import Monitor
 from uwsgi_tls.notify import Notifier, State
 from uwsgi_tls.options import Config
-from uwsgi_tls.scoreboard import LAYOUT, Reading, Scoreboard
+from uwsgi_tls.scoreboard import Reading, Scoreboard
 from uwsgi_tls.signals import BLOCKED
 from uwsgi_tls.stats.process import StatsProcess
 from uwsgi_tls.teller import Teller
@@ -71,7 +71,7 @@ class Supervisor:
         self._next_day = time.monotonic() + DAY_SECONDS
         self._monitor = monitor
         self._notifier = Notifier() if notifier is None else notifier
-        self._scoreboard = Scoreboard() if succession is None else succession.scoreboard
+        self._scoreboard = Scoreboard()
         self._stats = StatsProcess() if stats is None else stats
         self._teller = teller
         self._fifos = fifos
@@ -380,12 +380,9 @@ class Supervisor:
         """Lets another program have this process; returns only to say why it cannot."""
         self._stats.end()
         fds, workers = self._workers.bequeath()
-        fds["scoreboard"] = self._scoreboard.memory
         facts = {
             "generation": self._generation,
             "workers": workers,
-            "slots": self._workers.slots(),
-            "layout": LAYOUT,
             "strangers": self._stats.outdated,
         }
         try:

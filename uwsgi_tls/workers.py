@@ -144,12 +144,10 @@ class Workers:
 
     def adopt(self, left: Left) -> None:
         """Has a worker of the program before ours among them, our child as it was that one's."""
-        if left.slot:
-            slot = self._scoreboard.left(left.slot)
-        else:  # What it tells goes to a scoreboard that we cannot read: here it is alive, whatever it does.
-            slot = self._scoreboard.take(left.number, left.generation)
-            slot.enter("draining" if left.retiring else "serving", left.pid)
-            slot.beat(FOR_EVER)
+        # What it tells goes to the scoreboard of that program: here it is alive, whatever it does.
+        slot = self._scoreboard.take(left.number, left.generation)
+        slot.enter("draining" if left.retiring else "serving", left.pid)
+        slot.beat(FOR_EVER)
         channel = socket.socket(fileno=left.channel)
         kill_at = NEVER if left.kill_at is None else left.kill_at
         self._by_pid[left.pid] = Worker(
@@ -168,10 +166,6 @@ class Workers:
             kill_at = None if child.kill_at == NEVER else child.kill_at  # JSON has no infinity
             workers.append([child.number, child.generation, child.pid, name, child.born, child.retiring, kill_at])
         return fds, workers
-
-    def slots(self) -> dict[str, int]:
-        """For the program after ours: by pid, as JSON has its keys, where in the scoreboard each is that is read."""
-        return {str(child.pid): child.slot.index for child in self if child.slot.last_beat < FOR_EVER}
 
     def _become_worker(self, task: Task, seat: Seat, masters_end: socket.socket) -> None:
         """The child's side of the fork; does not return. It keeps nothing of its siblings'."""

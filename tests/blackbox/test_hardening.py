@@ -60,8 +60,7 @@ def listeners(process: Process) -> set[str]:
 
 
 def test_a_worker_holds_its_own_and_nothing_else(self_signed: SeedPki, public_directory: Path) -> None:
-    """Its listeners, its log, its way to the master and what it has opened: two pipes' ends and three epolls, and
-    the scoreboard. So it is
+    """Its listeners, its log, its way to the master and what it has opened: two pipes' ends and three epolls. So it is
     for one that came first, one that replaces another, and one of a new generation: nothing leaks from fork to fork.
 
     Not the sockets of statistics, the pid file, the monitor's channel, the service manager's, nor a sibling's.
@@ -87,7 +86,6 @@ def test_a_worker_holds_its_own_and_nothing_else(self_signed: SeedPki, public_di
             sockets = listeners(first[0])
             assert len(sockets) == 2
             own = [*sockets, "/dev/null", str(log), str(log), "socket", "pipe", "pipe", *["anon_inode:[eventpoll]"] * 3]
-            own += ["/memfd:uwsgi-tls scoreboard (deleted)"] * 2  # of the mapping that it has of it anyway
             expected = Counter(own)
             for worker in first:
                 assert Counter(held(worker)) == expected, worker.title()
