@@ -1151,7 +1151,7 @@ def test_a_program_that_may_take_over_gets_all_workers(master: Master, trial: Tr
     assert trial.did == ["begin", "replace"]
     assert trial.left is not None
     assert [left[2] for left in trial.left.facts["workers"]] == workers
-    assert set(trial.left.fds) == {"scoreboard", *(f"worker {pid}" for pid in workers)}
+    assert set(trial.left.fds) == {f"worker {pid}" for pid in workers}
     assert master.title == "serving", "it goes on, since execve(2) has failed"
 
 
