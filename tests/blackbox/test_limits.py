@@ -494,6 +494,8 @@ def test_bodies_that_do_not_fit_on_the_disk() -> None:
         one.sendall(b"1")
         assert one.recv(65536).endswith(b"\r\n\r\n200000")
         for _ in range(5):
+            # The answer may be there a moment before the file of its request is gone.
+            wait_until(lambda: spooled(here.worker) == 0, 5, lambda: f"{spooled(here.worker)}")
             with Client(here.host) as again:
                 again.send("POST", "/body", body=b"a" * 290_000)
                 assert again.read_answer().body == b"290000"
