@@ -190,7 +190,9 @@ others_notify_socket_is_ignored() {
 
 rotates() {
     log=/var/log/uwsgi-tls/a.log
-    answers 127.0.0.1
+    # A line is written a moment after its answer, so the last one is awaited before they are counted.
+    curl --silent --insecure --fail --output /dev/null https://127.0.0.1/counted-from-here
+    within 5 grep -q 'GET /counted-from-here' $log
     was=$(stat -c '%U:%G %a' $log)
     equal "$was" "uwsgi-tls:adm 640"
     lines=$(grep -c 'GET /' $log)
