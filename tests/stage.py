@@ -48,6 +48,7 @@ class Wire:
     peer: tuple[str, str] = ("192.0.2.1", "4711")
     variables: tuple[tuple[str, str], ...] = (("SERVER_PORT", "443"),)
     packed: str = ""
+    variables_size: int = 0
     endpoint: Any = field(default_factory=lambda: SimpleNamespace(port="443", name="test"))
     waits: int = 0  # how often it was parked until an answer comes
 

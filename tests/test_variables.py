@@ -27,7 +27,7 @@ def exchange(request: bytes, body: bytes | None = None, access_log: object = Non
     if body is not None:
         spool = Spool(1000)
         spool.append(body)
-    connection = SimpleNamespace(variables=CONNECTION, service=SimpleNamespace(access_log=access_log))
+    connection = SimpleNamespace(variables=CONNECTION, variables_size=0, service=SimpleNamespace(access_log=access_log))
     return cast(Exchange, SimpleNamespace(head=head, body=spool, connection=connection, variables_size=0))
 
 

@@ -59,6 +59,7 @@ class Wire:
     exchange: Exchange | None = None
     peer: tuple[str, str] = ("192.0.2.1", "4711")
     variables: tuple[tuple[str, str], ...] = (("SERVER_PORT", "443"),)
+    variables_size: int = 0
 
     def write(self, data: bytes) -> int:
         if self.left:
@@ -316,8 +317,8 @@ def test_the_log_tells_what_was_sent(wire: Wire) -> None:
     assert not call(wire, answering([BIG]))
     wire.leave()
     assert call(Wire(wire.service), answering([BIG]))
-    assert 0 < records[0].size < 1000
-    assert (records[1].size, records[1].status) == (len(BIG), 200)
+    assert 0 < records[0]["rsize"] < 1000
+    assert (records[1]["rsize"], records[1]["status"]) == (len(BIG), 200)
 
 
 def test_no_spool_is_left_open(wire: Wire) -> None:

@@ -7,8 +7,8 @@ those of TLS are ours.
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import attrgetter
-from typing import NamedTuple
+from operator import itemgetter
+from typing import Any, TypedDict
 
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.log_targets import INFO, NO_FIELDS, Target
@@ -21,32 +21,35 @@ DEFAULT_FORMAT = (
 )
 
 
-class AccessRecord(NamedTuple):
-    """One answered request. A tuple, since a frozen dataclass of this width takes three times as long to make."""
+class AccessRecord(TypedDict):
+    """One answered request, by the names of the placeholders where these say the same.
+
+    A dictionary, since all that a line takes from it is then taken at once.
+    """
 
     pid: int
-    worker: int  # its number, from 1
+    wid: int  # the worker's number, from 1
+    core: int  # the slot of the thread
     requests: int  # answered by this worker, with this one
     addr: str
     port: str
     user: str
     vars: int  # how many variables the backend was given
-    vars_size: int  # bytes
+    pktsize: int  # their bytes
     start: float  # seconds since the epoch
     method: str
     uri: str
-    protocol: str
-    status: int
-    size: int  # bytes of the body
-    headers: int  # how many the response has
-    headers_size: int  # bytes
-    micros: int  # from the start to the end
+    proto: str
     host: str
+    status: int
+    rsize: int  # bytes of the body
+    headers: int  # how many the response has
+    hsize: int  # bytes
+    micros: int  # from the start to the end
+    switches: int
     content_length: int  # of the request; -1: it came in chunks
     fields: Mapping[str, str]  # the request's header fields, by their CGI names
     connection: tuple[tuple[str, str], ...]  # the variables of its connection, those of TLS among them
-    core: int  # the slot of the thread
-    switches: int = 1
 
 
 class AccessLog:
@@ -74,25 +77,24 @@ class AccessLog:
 
 
 def _field(name: str) -> Callable[[AccessRecord], str]:
-    return lambda record: record.fields.get(name, "")
+    return lambda record: record["fields"].get(name, "")
 
 
 def _variable(name: str) -> Callable[[AccessRecord], str]:
     """A variable of the connection; there are a dozen, or two dozen with a client certificate."""
-    return lambda record: next((value for key, value in record.connection if key == name), "")
+    return lambda record: next((value for key, value in record["connection"] if key == name), "")
 
 
 _RESUMED = {"Resumed": "yes", "Initial": "no"}
 
+# Placeholders that stand in a record as they are; those of the second line are numbers.
+_TEXTS_AS_THEY_ARE = frozenset(("addr", "port", "user", "method", "uri", "proto", "host"))
+_NUMBERS_AS_THEY_ARE = frozenset(
+    ("pid", "wid", "core", "requests", "vars", "pktsize", "status", "rsize", "headers", "hsize", "micros", "switches")
+)
+
 # Placeholder -> value, of those that come from the client or may be empty.
 _TEXTS: dict[str, Callable[[AccessRecord], str]] = {
-    "addr": attrgetter("addr"),
-    "port": attrgetter("port"),
-    "user": attrgetter("user"),
-    "method": attrgetter("method"),
-    "uri": attrgetter("uri"),
-    "proto": attrgetter("protocol"),
-    "host": attrgetter("host"),
     "uagent": _field("HTTP_USER_AGENT"),
     "referer": _field("HTTP_REFERER"),
     "tls_version": _variable("SSL_PROTOCOL"),
@@ -107,31 +109,21 @@ _TEXTS: dict[str, Callable[[AccessRecord], str]] = {
     "client_not_after": _variable("SSL_CLIENT_V_END"),
 }
 
-_OTHERS: dict[str, Callable[[AccessRecord], object]] = {
-    "status": attrgetter("status"),
-    "rsize": attrgetter("size"),
-    "hsize": attrgetter("headers_size"),
-    "size": lambda record: record.size + record.headers_size,
-    "headers": attrgetter("headers"),
-    "cl": lambda record: max(0, record.content_length),
-    "vars": attrgetter("vars"),
-    "pktsize": attrgetter("vars_size"),
-    "micros": attrgetter("micros"),
-    "msecs": lambda record: record.micros // 1000,
-    "secs": lambda record: record.micros // 1_000_000,
-    "time": lambda record: int(record.start),
-    "tmsecs": lambda record: int(record.start * 1000),
-    "tmicros": lambda record: int(record.start * 1_000_000),
-    "ctime": lambda record: ctime(record.start),
-    "ltime": lambda record: ltime(record.start),
-    "ftime": lambda record: ltime(record.start),  # as uWSGI without log-date
+_NUMBERS: dict[str, Callable[[AccessRecord], object]] = {
+    "size": lambda record: record["rsize"] + record["hsize"],
+    "cl": lambda record: max(0, record["content_length"]),
+    "msecs": lambda record: record["micros"] // 1000,
+    "secs": lambda record: record["micros"] // 1_000_000,
+    "time": lambda record: int(record["start"]),
+    "tmsecs": lambda record: int(record["start"] * 1000),
+    "tmicros": lambda record: int(record["start"] * 1_000_000),
+    "ctime": lambda record: ctime(record["start"]),
+    "ltime": lambda record: ltime(record["start"]),
+    "ftime": lambda record: ltime(record["start"]),  # as uWSGI without log-date
     "epoch": lambda record: int(time.time()),
-    "pid": attrgetter("pid"),
-    "wid": attrgetter("worker"),
-    "core": attrgetter("core"),
-    "requests": attrgetter("requests"),  # ours; uWSGI shows it in its own line only
-    "switches": attrgetter("switches"),
 }
+
+_PLACEHOLDERS = _TEXTS_AS_THEY_ARE | _NUMBERS_AS_THEY_ARE | _TEXTS.keys() | _NUMBERS.keys()
 
 _KEYS = (
     *("time", "pid", "wid", "core", "requests", "addr", "user", "method", "uri", "proto", "host", "uagent", "referer"),
@@ -153,52 +145,46 @@ def _parse(format: str) -> tuple[list[str], list[str]]:
     if any("%(" in literal for literal in literals):
         raise ConfigError("log-format", format, "a placeholder has no closing parenthesis")
     for name in names:
-        if not (name in _TEXTS or name in _OTHERS or _VAR.fullmatch(name)):
-            known = " ".join(sorted({*_TEXTS, *_OTHERS, "var.NAME"}))
+        if not (name in _PLACEHOLDERS or _VAR.fullmatch(name)):
+            known = " ".join(sorted({*_PLACEHOLDERS, "var.NAME"}))
             raise ConfigError("log-format", format, f"unknown placeholder %({name}); there are {known}")
     return literals, names
 
 
-def _text(name: str) -> Callable[[AccessRecord], str] | None:
-    """The value of a placeholder that stands for a text. %(var.NAME) is a header field, or a variable of TLS."""
-    if not name.startswith("var."):
-        return _TEXTS.get(name)
-    name = name.removeprefix("var.")
-    return _field(name) if name.startswith("HTTP_") else _variable(name)
-
-
-_Text = Callable[[AccessRecord], str]
+def _computed(name: str) -> Callable[[AccessRecord], object] | None:
+    """The value of a placeholder that no record has as it is. %(var.NAME) is a header field, or a variable of TLS."""
+    if name.startswith("var."):
+        name = name.removeprefix("var.")
+        return _field(name) if name.startswith("HTTP_") else _variable(name)
+    return _TEXTS.get(name) or _NUMBERS.get(name)
 
 
 def _text_line(format: str) -> Callable[[AccessRecord], str]:
     literals, names = _parse(format or DEFAULT_FORMAT)
-    template = "%s".join(literal.replace("%", "%%") for literal in literals)
+    first, *others = [literal.replace("%", "%%") for literal in literals]
+    template = first + "".join(f"%({name})s{literal}" for name, literal in zip(names, others, strict=True))
     quotes = template.count('"')
     unsafe = _ESCAPED_IN_QUOTES if quotes else _ESCAPED
     empty = "-" if format else ""  # uWSGI's own line has "()" for no user, its formats have "-"
-
-    def values_of(form: Callable[[_Text], _Text]) -> list[Callable[[AccessRecord], object]]:
-        return [_OTHERS[name] if (text := _text(name)) is None else form(text) for name in names]
-
-    values = values_of(_or_dash if format else lambda get: get)
-    escaped = values_of(lambda get: _escaped(get, unsafe, empty))
+    computed = [(name, value) for name in dict.fromkeys(names) if (value := _computed(name)) is not None]
+    texts = [name for name in dict.fromkeys(names) if not (name in _NUMBERS_AS_THEY_ARE or name in _NUMBERS)]
 
     def line(record: AccessRecord) -> str:
-        text = template % tuple([value(record) for value in values])
+        values: dict[str, Any] = {**record}
+        for name, value in computed:
+            values[name] = value(record)
+        if empty:
+            for name in texts:
+                values[name] = values[name] or empty
+        text = template % values
         # Nearly all lines pass these four, which together cost less than a look at each value.
         if text.isascii() and text.isprintable() and "\\" not in text and text.count('"') == quotes:
             return text
-        return template % tuple([value(record) for value in escaped])
+        for name in texts:
+            values[name] = unsafe.sub(lambda match: f"\\x{ord(match[0]):02X}", values[name])
+        return template % values
 
     return line
-
-
-def _or_dash(get: _Text) -> _Text:
-    return lambda record: get(record) or "-"
-
-
-def _escaped(get: _Text, unsafe: re.Pattern[str], empty: str) -> _Text:
-    return lambda record: unsafe.sub(lambda match: f"\\x{ord(match[0]):02X}", get(record)) or empty
 
 
 def _json_line(format: str) -> Callable[[AccessRecord], str]:
@@ -209,8 +195,10 @@ def _json_line(format: str) -> Callable[[AccessRecord], str]:
 def _values(names: Iterable[str]) -> list[tuple[str, Callable[[AccessRecord], object]]]:
     """The values as they are, each name once."""
     # One form of time in all JSON lines, which can be sorted and has the milliseconds that the server's lines have.
-    return [(name, _start_time if name == "time" else _text(name) or _OTHERS[name]) for name in dict.fromkeys(names)]
+    return [
+        (name, _start_time if name == "time" else _computed(name) or itemgetter(name)) for name in dict.fromkeys(names)
+    ]
 
 
 def _start_time(record: AccessRecord) -> str:
-    return iso_time(record.start)
+    return iso_time(record["start"])

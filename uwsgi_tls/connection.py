@@ -59,6 +59,7 @@ class Connection:
         "step",
         "tunnel",
         "variables",
+        "variables_size",
         "versions",
     )
 
@@ -83,6 +84,7 @@ class Connection:
         self.tunnel: Tunnel | None = None  # what that has become
         self.variables: tuple[tuple[str, str], ...] = ()  # those of every request of this connection
         self.packed = ""  # the same in the form of a uwsgi packet, once one has been sent
+        self.variables_size = 0  # their bytes in such a packet, once somebody wanted to know
         self._channel: Channel | None = Channel(endpoint.context, sock, endpoint.resumes())
         self._intake: Intake | None = None
         self.idle_from = NEVER

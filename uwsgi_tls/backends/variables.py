@@ -5,6 +5,7 @@ header can become HTTPS_DN or any other name that is set here.
 """
 
 from collections.abc import Collection
+from itertools import chain
 
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.http import RequestHead
@@ -16,12 +17,20 @@ def variables(exchange: Exchange) -> list[tuple[str, str]]:
     """All variables of the request of `exchange` as latin-1 strings; duplicates do not occur."""
     head = exchange.head
     assert head is not None
-    pairs = [*of_request_line(head), *exchange.connection.variables, *of_fields(head, exchange.body)]
+    connection = exchange.connection
+    first, fields = of_request_line(head), of_fields(head, exchange.body)
+    pairs = [*first, *connection.variables, *fields]
     exchange.variables = len(pairs)
-    if exchange.connection.service.access_log is not None:
-        # As long as the packet that would carry them, which is what uWSGI's line means by it.
-        exchange.variables_size = sum(4 + len(name) + len(value) for name, value in pairs)
+    if connection.service.access_log is not None:
+        if not connection.variables_size:
+            connection.variables_size = _packed_size(connection.variables)
+        exchange.variables_size = _packed_size(first) + connection.variables_size + _packed_size(fields)
     return pairs
+
+
+def _packed_size(pairs: Collection[tuple[str, str]]) -> int:
+    """The bytes of a uwsgi packet that would carry them, which is what uWSGI's log line means by it."""
+    return 4 * len(pairs) + sum(map(len, chain.from_iterable(pairs)))
 
 
 def of_request_line(head: RequestHead) -> Collection[tuple[str, str]]:
