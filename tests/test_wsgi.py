@@ -151,7 +151,7 @@ class CountedFile(io.FileIO):
 
 @pytest.fixture
 def wire() -> Wire:
-    lounge = Lounge(2)
+    lounge = Lounge()
     backend = WsgiBackend(lambda environ, start: [], multithread=False, multiprocess=False)
     service = Service(LIMITS, lounge, backend, Room(1), export_cert=False, worker=1, pid=1)
     return Wire(service)
