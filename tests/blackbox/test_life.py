@@ -136,7 +136,7 @@ def test_a_graceful_stop(number: signal.Signals) -> None:
             assert not readable(busy, 0.3)
             os.kill(daemon.pid, number)
             daemon.wait_for_titles("master .*stopping", 1)
-            wait_until(lambda: any("draining" in each.title() for each in daemon.tree()), 5)
+            wait_until(lambda: any("draining" in each.title() for each in daemon.tree()), 5, lambda: daemon.log)
             answer = busy.read_answer()
             assert (answer.status, answer.stays) == (200, False)
             assert busy.ended()
