@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 
-from uwsgi_tls.backends.variables import server_name, variables
+from uwsgi_tls.backends.variables import of_request, server_name
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.http import head_end, parse_head
 from uwsgi_tls.spool import Spool
@@ -29,6 +29,12 @@ def exchange(request: bytes, body: bytes | None = None, access_log: object = Non
         spool.append(body)
     connection = SimpleNamespace(variables=CONNECTION, variables_size=0, service=SimpleNamespace(access_log=access_log))
     return cast(Exchange, SimpleNamespace(head=head, body=spool, connection=connection, variables_size=0))
+
+
+def variables(it: Exchange) -> list[tuple[str, str]]:
+    """All of them, in the order in which a packet has them."""
+    first, fields = of_request(it)
+    return [*first, *it.connection.variables, *fields.items()]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import json
 from dataclasses import asdict
 
 from uwsgi_tls import __version__
-from uwsgi_tls.backends.variables import variables
+from uwsgi_tls.backends.variables import of_request
 from uwsgi_tls.exchange import Exchange
 
 TITLE = "uwsgi-tls is working"
@@ -29,7 +29,7 @@ class ReportBackend:
     def handle(self, exchange: Exchange) -> bool:
         head = exchange.head
         assert head is not None
-        variables(exchange)  # for the access log
+        of_request(exchange)  # for the access log
         if exchange.body is not None:
             exchange.body.close()
         if head.method not in ("GET", "HEAD"):

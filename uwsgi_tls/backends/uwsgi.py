@@ -34,7 +34,7 @@ class UwsgiProtocol:
         if not connection.packed:
             connection.packed = uwsgi_packet.text(connection.variables)
         first, fields = of_request_line(head), of_fields(head, exchange.body)
-        text = f"{uwsgi_packet.text(first)}{connection.packed}{uwsgi_packet.text(fields)}"
+        text = f"{uwsgi_packet.text(first)}{connection.packed}{uwsgi_packet.text(fields.items())}"
         exchange.variables = len(first) + len(connection.variables) + len(fields)
         exchange.variables_size = len(text)
         text += self._upgraded if upgrade else self._end

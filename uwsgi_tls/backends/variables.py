@@ -12,20 +12,22 @@ from uwsgi_tls.http import RequestHead
 from uwsgi_tls.names import DEFAULT_HOST
 from uwsgi_tls.spool import Spool
 
+Fields = dict[str, str]
 
-def variables(exchange: Exchange) -> list[tuple[str, str]]:
-    """All variables of the request of `exchange` as latin-1 strings; duplicates do not occur."""
-    head = exchange.head
+
+def of_request(exchange: Exchange) -> tuple[Collection[tuple[str, str]], Fields]:
+    """The variables of the request of `exchange` as latin-1 strings, those that stand before the variables of its
+    connection and those that stand after them, counted for the log; duplicates do not occur.
+    """
+    head, connection = exchange.head, exchange.connection
     assert head is not None
-    connection = exchange.connection
     first, fields = of_request_line(head), of_fields(head, exchange.body)
-    pairs = [*first, *connection.variables, *fields]
-    exchange.variables = len(pairs)
+    exchange.variables = len(first) + len(connection.variables) + len(fields)
     if connection.service.access_log is not None:
         if not connection.variables_size:
             connection.variables_size = _packed_size(connection.variables)
-        exchange.variables_size = _packed_size(first) + connection.variables_size + _packed_size(fields)
-    return pairs
+        exchange.variables_size = _packed_size(first) + connection.variables_size + _packed_size(fields.items())
+    return first, fields
 
 
 def _packed_size(pairs: Collection[tuple[str, str]]) -> int:
@@ -46,12 +48,12 @@ def of_request_line(head: RequestHead) -> Collection[tuple[str, str]]:
     )
 
 
-def of_fields(head: RequestHead, body: Spool | None) -> Collection[tuple[str, str]]:
+def of_fields(head: RequestHead, body: Spool | None) -> Fields:
     """The last of them, after those of the connection."""
     if head.content_length < 0 and body is not None:
         # The chunks have been put together, so the length is known now (RFC 3875, 4.1.2).
-        return (*head.fields.items(), ("CONTENT_LENGTH", str(body.size)))
-    return head.fields.items()
+        return {**head.fields, "CONTENT_LENGTH": str(body.size)}
+    return head.fields
 
 
 def server_name(host: str) -> str:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
-from uwsgi_tls.backends.variables import variables
+from uwsgi_tls.backends.variables import of_request
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.gone import Gone
 from uwsgi_tls.logs import trace
@@ -177,8 +177,13 @@ class WsgiBackend:
             start.begin(None if head is not None and head.method == "HEAD" else 0)
 
     def _environ(self, exchange: Exchange) -> Environ:
-        environ = self._base.copy()
-        environ.update(variables(exchange))
+        connection = exchange.connection
+        if connection.environ is None:
+            connection.environ = self._base | dict(connection.variables)
+        environ = connection.environ.copy()
+        first, fields = of_request(exchange)
+        environ.update(first)
+        environ.update(fields)
         if self._extra:
             environ.update(self._extra)
         body = exchange.body
