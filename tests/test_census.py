@@ -12,8 +12,10 @@ from test_service import a_service
 from uwsgi_tls import census as module
 from uwsgi_tls.calls import Calls
 from uwsgi_tls.census import Census, queue_length
+from uwsgi_tls.connection import Connection
 from uwsgi_tls.crowd import Guest
 from uwsgi_tls.exchange import Exchange
+from uwsgi_tls.lounge import NEVER
 from uwsgi_tls.scoreboard import Scoreboard, Told
 from uwsgi_tls.service import Service
 from uwsgi_tls.tally import WAITS
@@ -24,6 +26,14 @@ class Waiting:
 
     def __init__(self, what: str) -> None:
         self.waits_for = lambda: what
+        self.idle_from = 5.0 if what in ("arrival", "farewell") else NEVER
+
+
+def idle_connection() -> Connection:
+    """One that is not asked: it would fail."""
+    connection = Connection.__new__(Connection)
+    connection.idle_from = 5.0
+    return connection
 
 
 class Scene:
@@ -54,7 +64,8 @@ def test_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     service.tally.count("exceptions")
     crowd.idle_told, crowd.handshakes_told, crowd.not_admitted, service.disk.refused = 1, 2, 3, 4
     service.disk.used = 99
-    crowd.guests |= {cast(Guest, Waiting(what)) for what in (*WAITS, "idle")}
+    crowd.guests |= {cast(Guest, Waiting(what)) for what in WAITS if what != "idle"}
+    crowd.guests |= {idle_connection(), idle_connection()}
     scene.census.service = service
     kept: list[float] = []
     monkeypatch.setattr(service.failures, "keep_time", kept.append)
