@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from . import floor, load, memory, peers
 from .measure import Place, cpu_ns, settled_cpu_ns, tree
@@ -97,9 +98,13 @@ def _scaling(where: Place) -> Figures:
     The busier of the two sets the pace, so it is the CPU time of one worker's handshake by that of the busier. Each CPU
     has a client as well, or the scheduler would decide which worker gets more of it.
     """
+    return {f"scaling.{name}": _scaling_of(name, where) for name in ("ours", "nginx")}
+
+
+def _scaling_of(name: str, where: Place) -> float:
     with (
-        _server("ours", where, peers.Job(workers=1), {where.server_cpu}) as (one, target_of_one),
-        _server("ours", where, peers.Job(workers=2), {where.server_cpu}) as (two, target_of_two),
+        _server(name, where, peers.Job(workers=1), {where.server_cpu}) as (one, target_of_one),
+        _server(name, where, peers.Job(workers=2), {where.server_cpu}) as (two, target_of_two),
     ):
         _new_client(target_of_two)  # by now both of them serve
         for pid, cpu in zip(_workers_of(two), (where.server_cpu, where.client_cpu), strict=True):
@@ -108,12 +113,12 @@ def _scaling(where: Place) -> Figures:
             _busiest_us(one, target_of_one, where) / _busiest_us(two, target_of_two, where)
             for _ in range(SCALING_ROUNDS)
         ]
-    return {"scaling": statistics.median(ratios)}
+    return statistics.median(ratios)
 
 
 def _workers_of(server: peers.Server) -> list[int]:
-    """The two processes of the tree that have threads."""
-    return [pid for pid in tree(server.pid) if len(os.listdir(f"/proc/{pid}/task")) > 1]
+    """The processes of the tree that say so in their titles."""
+    return [pid for pid in tree(server.pid) if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def _move(pid: int, cpu: int) -> None:

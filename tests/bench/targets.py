@@ -89,7 +89,7 @@ TARGETS = (
     _figure("idle_kb.ours", "KB of an idle connection", 16.0),
     _figure("worker_mb", "MB of private memory of a worker more", 12.0),
     Target("p99 of a new client beside the crowd, and without it", 1.25, _crowding),
-    _figure("scaling", "handshakes of two workers, in those of one", 1.85, at_least=True),
+    _figure("scaling.ours", "handshakes of two workers, in those of one", 1.85, at_least=True),
     Target("kept alive with a line in the log, and without one", 1.15, _logging),
     Target("what a client certificate adds, in what it adds to nginx", 1.0, _client_certificate),
 )

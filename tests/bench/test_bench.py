@@ -82,8 +82,8 @@ def test_a_promise_is_judged_by_its_ratio(ours: float, kept: bool) -> None:
 @pytest.mark.parametrize(
     ("figures", "kept"),
     [
-        ({"scaling": 1.9}, True),
-        ({"scaling": 1.8}, False),
+        ({"scaling.ours": 1.9}, True),
+        ({"scaling.ours": 1.8}, False),
         ({"worker_mb": 13.0}, False),
         ({"crowd_p99_ms.alone": 2.0, "crowd_p99_ms.crowded": 2.4}, True),
         ({"crowd_p99_ms.alone": 2.0, "crowd_p99_ms.crowded": 2.6}, False),
@@ -104,7 +104,7 @@ def test_a_run_replaces_the_last_one_in_the_page(tmp_path: Path, monkeypatch: py
     page.write_text(f"before\n{document.BEGIN}old\n{document.END}after\n")
     results = _results(95.1, 100.0)
     verdicts = targets.verdicts(results, {})
-    document.write("bin/bench --rounds 1", [CASES[0]], ["ours", "nginx"], results, {"scaling": 1.9}, verdicts)
+    document.write("bin/bench --rounds 1", [CASES[0]], ["ours", "nginx"], results, {"scaling.ours": 1.9}, verdicts)
     text = page.read_text()
     assert text.startswith(f"before\n{document.BEGIN}")
     assert text.endswith(f"{document.END}after\n")
