@@ -22,7 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 
-from uwsgi_tls import daemon, heap, logs, peer, privileges, titles, wear
+from uwsgi_tls import daemon, logs, peer, privileges, titles, wear
 from uwsgi_tls.access_log import AccessLog
 from uwsgi_tls.arrival import Arrival
 from uwsgi_tls.backends import application
@@ -95,7 +95,6 @@ def run(task: Task, seat: Seat) -> int:
     """The whole life of a worker; returns its exit status. Signals are still blocked when it is called."""
     privileges.die_with_parent(task.master)
     daemon.leave_terminal()
-    heap.share()
     _title(task, seat, "starting")
     seat.slot.enter("starting", os.getpid())
     _tell_stacks(seat.channel)
