@@ -92,7 +92,7 @@ class Stage:
         self.listener.bind(str(directory / "n"))
         self.listener.listen()
         self.listener.settimeout(SECONDS)
-        self.lounge = Lounge()
+        self.lounge = Lounge(1)
         self.node = Node("n", socket.AF_UNIX, str(directory / "n"))
         self.backend = ProxyBackend(protocol, Nodes([self.node]), policy, self.lounge)
         self.service = Service(LIMITS, self.lounge, self.backend, Room(1), export_cert=False, worker=1, pid=1)

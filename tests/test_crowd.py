@@ -340,7 +340,7 @@ def test_a_notice_is_said_again_only_after_a_while(clock: SimpleNamespace) -> No
 def test_with_a_real_lounge() -> None:
     """Who is parked there is found and gives way; the lounge knows it no more."""
     scene = Scene(1)
-    lounge = Lounge()
+    lounge = Lounge(1)
     scene.crowd._lounge = lounge
     guest = Guest(scene, idle_from=time.monotonic() - 1, parked=False)
     lounge._parked[guest.fd] = guest

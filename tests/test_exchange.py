@@ -103,7 +103,7 @@ GET = "GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
 
 def an_exchange(request: str = GET, capacity: int = ALL, limits: Limits = LIMITS) -> tuple[Exchange, Wire, Log]:
     log = Log()
-    service = Service(limits, Lounge(), NO_BACKEND, Room(1), export_cert=False, worker=3, pid=77)
+    service = Service(limits, Lounge(1), NO_BACKEND, Room(1), export_cert=False, worker=3, pid=77)
     service.access_log = cast(AccessLog, log)
     raw = request.encode()
     head = parse_head(raw[: head_end(raw, 4096)], 100) if request else None

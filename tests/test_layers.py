@@ -15,7 +15,7 @@ LAYERS = (
     " capabilities users privileges surroundings powers heritage pidfile titles daemon log_text log_targets datagrams"
     " syslog journald logs log_opening access_log failures trusted_path monitor watch fifo status_file"
     " condition scoreboard certificate_authority pki_files pki_passwords pki activation notify",
-    "lead lounge crowd channel intake sources service farewell access exchange connection tunnel arrival vhosts"
+    "lounge crowd channel intake sources service farewell access exchange connection tunnel arrival vhosts"
     " backends calls wear census stats",
     "worker",
     "named endpoints masters_own reconfigure change respawn workers overdue fleet looks signals teller upgrade"

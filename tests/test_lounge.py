@@ -81,7 +81,7 @@ def threads(request: pytest.FixtureRequest) -> int:
 def room(threads: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lounge]:
     """A lounge with its threads, which sweeps often."""
     monkeypatch.setattr(lounge, "SWEEP_SECONDS", 0.02)
-    room = Lounge()
+    room = Lounge(threads)
     service = [threading.Thread(target=room.serve, daemon=True) for _ in range(threads)]
     for thread in service:
         thread.start()
@@ -226,7 +226,7 @@ def test_unwatch(room: Lounge) -> None:
 
 def test_timers() -> None:
     """In the order of their times, and not before."""
-    room, done, said = Lounge(), threading.Event(), list[tuple[str, float]]()
+    room, done, said = Lounge(1), threading.Event(), list[tuple[str, float]]()
     began = time.monotonic()
     for delay, name in ((0.15, "b"), (0.05, "a"), (0.2, "c")):
         room.later(began + delay, lambda name=name: said.append((name, time.monotonic() - began)))  # type: ignore[misc]
@@ -242,7 +242,7 @@ def test_timers() -> None:
 
 
 def test_between_turns() -> None:
-    room, count = Lounge(), list[int]()
+    room, count = Lounge(2), list[int]()
     guest = Guest(room)
 
     def between() -> None:
@@ -266,7 +266,7 @@ def test_it_gives_signs_of_life(threads: int, monkeypatch: pytest.MonkeyPatch) -
         if len(beats) == 5:
             many.set()
 
-    room = Lounge(beat)
+    room = Lounge(threads, beat)
     assert not many.wait(0.2)
     service = [threading.Thread(target=room.serve, daemon=True) for _ in range(threads)]
     began = time.monotonic()
@@ -284,7 +284,7 @@ def test_it_gives_signs_of_life(threads: int, monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_old_event_does_not_reach_who_has_the_number_now() -> None:
     """Two are ready in one batch; the first closes the second, and the number is another's before its turn comes."""
-    room = Lounge()
+    room = Lounge(1)
     replaced: list[Guest] = []
 
     def take_over(guest: Guest) -> None:
@@ -320,7 +320,7 @@ def test_an_old_event_does_not_reach_who_has_the_number_now() -> None:
 
 def test_each_event_has_one_owner() -> None:
     """Eight threads, a hundred waiters, some of whom are late as well: never two at once with one of them."""
-    room = Lounge()
+    room = Lounge(8)
     owners, mistakes = dict[Guest, int](), list[object]()
     stop = threading.Event()
 
@@ -380,9 +380,6 @@ class Epoll:
         self._interrupt()
         self._real.modify(fd, events)
 
-    def unregister(self, fd: int) -> None:
-        self._real.unregister(fd)
-
     def poll(self, seconds: float, batch: int) -> list[tuple[int, int]]:
         return self._real.poll(seconds, batch)
 
@@ -397,9 +394,10 @@ def one_turn(room: Lounge) -> None:
     room.serve(stop)
 
 
-def test_claim() -> None:
+@pytest.mark.parametrize("count", [1, 3])
+def test_claim(count: int) -> None:
     """Who claims a parked waiter owns it: neither its event nor its deadline comes to it any more."""
-    room = Lounge()
+    room = Lounge(count)
     guest, stranger = Guest(room), Guest(room)
     assert not room.claim(guest.fd, guest)
     guest.park()
@@ -417,9 +415,10 @@ def test_claim() -> None:
     assert (guest.calls, stranger.calls) == ([], [select.EPOLLIN])
 
 
-def test_a_claim_on_a_number_that_is_anothers() -> None:
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_claim_on_a_number_that_is_anothers(count: int) -> None:
     """The other stays parked, and hears what came while the claim held it."""
-    room = Lounge()
+    room = Lounge(count)
     left, other = Guest(room), Guest(room)
     other.park()
 
@@ -443,27 +442,28 @@ def test_a_claim_on_a_number_that_is_anothers() -> None:
 
 def test_the_sweep_holds_one_whose_deadline_was_moved_while_its_event_comes() -> None:
     """It is served by the event, after all."""
-    room = Lounge()
+    room = Lounge(3)
     guest = Guest(room, time.monotonic() + 60)
     guest.park()
-    put_back = room._put_back
 
-    def event_finds_nobody(fd: int, waiter: lounge.Waiter) -> None:
+    def event_finds_nobody() -> None:
+        room._parked.clear()
         guest.peer.send(b"x")
         one_turn(room)
         assert guest.calls == []
-        put_back(fd, waiter)
+        room._parked[guest.fd] = guest
 
-    room._put_back = event_finds_nobody  # type: ignore[method-assign]
+    Epoll(room, event_finds_nobody)
     room._expire(guest.fd, guest, time.monotonic())
     one_turn(room)
     assert guest.calls == [select.EPOLLIN]
 
 
+@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("held_by", ["sweep", "claim"])
-def test_one_who_is_parked_for_the_first_time_and_held_before_it_is_registered(held_by: str) -> None:
+def test_one_who_is_parked_for_the_first_time_and_held_before_it_is_registered(count: int, held_by: str) -> None:
     """Neither of the two threads that meet there fails, and what comes then is heard."""
-    room = Lounge()
+    room = Lounge(count)
     guest, stranger = Guest(room, time.monotonic() + 60), Guest(room)
 
     def hold() -> None:
@@ -483,10 +483,10 @@ def test_one_who_is_parked_for_the_first_time_and_held_before_it_is_registered(h
 @pytest.mark.parametrize("again", [False, True], ids=["first time", "again"])
 def test_one_whose_deadline_passes_while_it_is_parked(again: bool) -> None:
     """Another thread has closed it before epoll is told: who parked it has nothing more to do with it."""
-    room = Lounge()
+    room = Lounge(3)
     guest = Guest(room, time.monotonic() + 60, then=Guest.close)
     if again:
-        guest.park(WRITE)
+        guest.park()
         assert room.claim(guest.fd, guest)
     guest.deadline = 0.0
     Epoll(room, lambda: room._expire(guest.fd, guest, time.monotonic()))
@@ -498,10 +498,10 @@ def test_one_whose_deadline_passes_while_it_is_parked(again: bool) -> None:
 @pytest.mark.parametrize("again", [False, True], ids=["first time", "again"])
 def test_epoll_refuses(again: bool) -> None:
     """As it does with ENOSPC: who parked it still owns it, and hears of the error; nobody else has it."""
-    room = Lounge()
+    room = Lounge(3)
     guest = Guest(room)
     if again:
-        guest.park(WRITE)
+        guest.park()
         assert room.claim(guest.fd, guest)
 
     def refuse() -> None:
@@ -534,153 +534,13 @@ def test_not_even_an_exit_ends_the_thread(room: Lounge, threads: int, error: typ
     assert after.called.wait(SECONDS)
 
 
-# --- a thread that is held up ---------------------------------------------------------------------
-
-
-class Stuck(Guest):
-    """One whose step holds its thread until the test lets it go, and does something then."""
-
-    def __init__(self, room: Lounge, then: Callable[["Stuck"], object] = lambda stuck: None) -> None:
-        self.go = threading.Event()
-        self.holds = threading.Event()
-        self._after = then
-        super().__init__(room, then=self._hold)
-        self.park()
-
-    def _hold(self, guest: Guest) -> None:
-        if not self.go.is_set():
-            self.holds.set()
-            assert self.go.wait(SECONDS)
-            self._after(self)
-
-
-@pytest.fixture
-def three() -> Iterator[Lounge]:
-    """A lounge with three threads, which sweeps so rarely that only events wake them."""
-    room = Lounge()
-    service = [threading.Thread(target=room.serve, daemon=True) for _ in range(3)]
-    for thread in service:
-        thread.start()
-    yield room
-    for guest in guests:
-        if isinstance(guest, Stuck):
-            guest.go.set()
-    room.closed = True
-    for thread in service:
-        thread.join(SECONDS)
-        assert not thread.is_alive(), "a service thread hangs"
-
-
-def test_others_are_served_meanwhile(three: Lounge) -> None:
-    """By the second thread, and by the third, when the second is held up too."""
-    other = Guest(three, then=Guest.park)
-    other.park()
-    for _ in range(2):
-        stuck = Stuck(three)
-        stuck.peer.send(b"x")
-        assert stuck.holds.wait(SECONDS)
-        other.called.clear()
-        other.peer.send(b"x")
-        assert other.called.wait(SECONDS)
-        other.sock.recv(10)
-
-
-def test_those_of_its_batch_are_served_by_another() -> None:
-    room = Lounge()
-    stuck = [Stuck(room) for _ in range(4)]
-    for guest in stuck:
-        guest.peer.send(b"x")
-    service = [threading.Thread(target=room.serve, daemon=True) for _ in range(4)]
-    for thread in service:
-        thread.start()
-    for guest in stuck:
-        assert guest.holds.wait(SECONDS)
-    for guest in stuck:
-        guest.go.set()
-    room.closed = True
-    for thread in service:
-        thread.join(SECONDS)
-        assert not thread.is_alive()
-    assert [guest.calls for guest in stuck] == [[select.EPOLLIN]] * 4
-
-
-def test_what_comes_for_one_whose_thread_is_held_up_waits(three: Lounge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The leader is not woken for it again and again, and it is heard once the other has been parked."""
-    stuck = Stuck(three, then=Guest.park)
-
-    def read(guest: Guest) -> None:
-        guest.sock.recv(10)
-        guest.park()
-
-    other = Guest(three, then=read)
-    other.park()
-    stuck.peer.send(b"x")
-    assert stuck.holds.wait(SECONDS)
-    stuck.peer.close()  # EPOLLHUP cannot be left out, epoll_ctl(2)
-    polls = list[int]()
-    mute = three._mute
-
-    def note(fd: int) -> None:
-        polls.append(fd)
-        mute(fd)
-
-    monkeypatch.setattr(three, "_mute", note)
-    for _ in range(20):
-        other.called.clear()
-        other.peer.send(b"x")
-        assert other.called.wait(SECONDS)
-    assert polls in ([], [stuck.fd])  # the first of them may have come before we looked
-    assert stuck.fd in three._muted
-    stuck.called.clear()
-    stuck.go.set()
-    wait_for(lambda: len(stuck.calls) == 2)
-    assert isinstance(stuck.calls[1], int)
-    assert stuck.calls[1] & GONE
-
-
-def test_who_is_muted_can_be_unwatched_and_closed(three: Lounge) -> None:
-
-    def leave(stuck: Stuck) -> None:
-        three.unwatch(stuck.fd, stuck)
-        stuck.close()
-
-    stuck = Stuck(three, then=leave)
-    stuck.peer.send(b"x")
-    assert stuck.holds.wait(SECONDS)
-    wait_for(lambda: stuck.fd in three._muted)
-    stuck.called.clear()
-    number = stuck.fd
-    stuck.go.set()
-    assert stuck.called.wait(SECONDS)
-    assert stuck.calls == [select.EPOLLIN]
-    after = Guest(three)
-    assert after.fd == number, "the test wants the number again"
-    after.park()
-    after.peer.send(b"x")
-    assert after.called.wait(SECONDS)
-
-
-def test_what_it_has_put_off_is_done_at_once(three: Lounge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The leader waits, and would not look for a long time."""
-    monkeypatch.setattr(lounge, "SWEEP_SECONDS", 3.0)
-    done = threading.Event()
-    stuck = Stuck(three, then=lambda stuck: three.defer(stuck.fd, stuck, done.set))
-    other = Guest(three)
-    other.park()
-    stuck.peer.send(b"x")
-    assert stuck.holds.wait(SECONDS)
-    other.peer.send(b"x")
-    assert other.called.wait(SECONDS)  # so another leads, and waits from now on
-    stuck.go.set()
-    assert done.wait(lounge.SWEEP_SECONDS / 2)
-
-
 # --- what is deferred ----------------------------------------------------------------------------
 
 
-def test_what_is_deferred_is_done_after_those_who_are_ready() -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_is_deferred_is_done_after_those_who_are_ready(threads: int) -> None:
     """Three come at once: the first defers its work until the two others have been served."""
-    room = Lounge()
+    room = Lounge(threads)
     order: list[str] = []
 
     def defer(guest: Guest) -> None:
@@ -699,8 +559,8 @@ def test_what_is_deferred_is_done_after_those_who_are_ready() -> None:
     assert order == ["served", "served", "deferred"]
 
 
-def test_it_is_busy_when_several_are_ready() -> None:
-    room = Lounge()
+def test_a_lounge_of_one_thread_is_busy_when_several_are_ready() -> None:
+    room = Lounge(1)
     seen: list[bool] = []
 
     def note(guest: Guest) -> None:
@@ -720,11 +580,12 @@ def test_it_is_busy_when_several_are_ready() -> None:
 
     room.serve(then_two_more)
     assert seen == [False, True, True]
+    assert Lounge(2).busy, "with several threads nobody can know"
 
 
 def test_who_has_deferred_is_not_woken_meanwhile() -> None:
     """Its first bytes stay in the socket; they must not make the thread spin."""
-    room = Lounge()
+    room = Lounge(1)
     done: list[str] = []
 
     def defer(guest: Guest) -> None:
@@ -743,7 +604,7 @@ def test_who_has_deferred_is_not_woken_meanwhile() -> None:
 
 def test_what_is_deferred_twice_between_two_waits() -> None:
     """It was not parked in between, and epoll knows it no more."""
-    room = Lounge()
+    room = Lounge(1)
     done: list[str] = []
 
     def again() -> None:
@@ -762,7 +623,7 @@ def test_what_is_deferred_twice_between_two_waits() -> None:
 
 
 def test_a_defect_of_what_is_deferred_is_not_taken_for_an_empty_queue() -> None:
-    room = Lounge()
+    room = Lounge(1)
     late = Guest(room)
 
     def fail() -> None:
@@ -774,7 +635,7 @@ def test_a_defect_of_what_is_deferred_is_not_taken_for_an_empty_queue() -> None:
 
 
 def test_deferred_work_is_done_though_others_are_always_ready() -> None:
-    room = Lounge()
+    room = Lounge(2)
     done: list[str] = []
 
     def again(guest: Guest) -> None:
@@ -793,4 +654,4 @@ def test_deferred_work_is_done_though_others_are_always_ready() -> None:
     room.defer(late.fd, late, finish)
     room.serve()
     assert done
-    assert len(busy.calls) < 3
+    assert len(busy.calls) < 2 * lounge.TURNS_PER_DEFERRED

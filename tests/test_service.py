@@ -51,7 +51,7 @@ class Backend:
 def a_service(handle: Callable[[Exchange], bool], *, threads: int = 1, blocking: bool = True) -> Service:
     backend = Backend(handle)
     backend.blocking = blocking
-    return Service(LIMITS, Lounge(), backend, Room(threads), export_cert=False, worker=1, pid=1)
+    return Service(LIMITS, Lounge(1), backend, Room(threads), export_cert=False, worker=1, pid=1)
 
 
 # --- room -------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ class Play:
     """A tunnel between a `Client` and the test's end of a node's socket."""
 
     def __init__(self, first: bytes = b"", early: bytes = b"", capacity: int = 1 << 40) -> None:
-        self.lounge = Lounge()
+        self.lounge = Lounge(1)
         self.client = Client(self.lounge)
         self.client.buffer, self.client.capacity = early, capacity
         self.node, theirs = socket.socketpair()

@@ -124,7 +124,7 @@ def test_backend_of_nodes() -> None:
     )
     first, second = Node("a", socket.AF_UNIX, "a"), Node("b", socket.AF_UNIX, "b")
     work = Task(config, [], [first], None, os.getpid(), [second])
-    backend = worker._backend(work, Lounge())
+    backend = worker._backend(work, Lounge(1))
     assert isinstance(backend, ProxyBackend)
     assert backend.policy == Policy(connect=2, answer=3, grace=4, tunnel=7, websockets=True)
     assert isinstance(backend.protocol, UwsgiProtocol)
@@ -132,7 +132,7 @@ def test_backend_of_nodes() -> None:
     assert (backend.protocol.modifier1, backend.protocol.modifier2) == (5, 6)
     assert backend.protocol.extra == (("A", "b"),)
     assert [backend.nodes.choose(tried, 0.0) for tried in ([], [first])] == [first, second]
-    backend = worker._backend(replace(work, config=replace(config, http_backend_http=True)), Lounge())
+    backend = worker._backend(replace(work, config=replace(config, http_backend_http=True)), Lounge(1))
     assert isinstance(backend, ProxyBackend)
     assert isinstance(backend.protocol, HttpProtocol)
     assert backend.protocol.idle_seconds == 8
@@ -141,12 +141,12 @@ def test_backend_of_nodes() -> None:
 
 def test_backend_of_an_application(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text("def application(environ, start_response): ...\n")
-    backend = worker._backend(task(Config(wsgi_file=str(tmp_path / "app.py"))), Lounge())
+    backend = worker._backend(task(Config(wsgi_file=str(tmp_path / "app.py"))), Lounge(1))
     assert isinstance(backend, WsgiBackend)
 
 
 def test_backend_of_nothing() -> None:
-    assert isinstance(worker._backend(task(Config()), Lounge()), ReportBackend)
+    assert isinstance(worker._backend(task(Config()), Lounge(1)), ReportBackend)
 
 
 # --- accepting --------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def test_accepting_where_it_fails(codes: list[int], rests: int, accepts: int, mo
     read, write = os.pipe()
     with Full(*codes) as full, ours, theirs:
         listener = Listener(cast(Any, full), cast(Endpoint, None), socket.AF_INET)
-        service = Service(LIMITS, Lounge(), ReportBackend(), Room(1), export_cert=False, worker=1, pid=1)
+        service = Service(LIMITS, Lounge(1), ReportBackend(), Room(1), export_cert=False, worker=1, pid=1)
         acceptor = worker._Acceptor(
             task(Config(), [listener]), Seat(1, 1, ours, Scoreboard(1).take()), service, (read, write)
         )

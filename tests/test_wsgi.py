@@ -152,7 +152,7 @@ class CountedFile(io.FileIO):
 
 @pytest.fixture
 def wire() -> Wire:
-    lounge = Lounge()
+    lounge = Lounge(2)
     backend = WsgiBackend(lambda environ, start: [], multithread=False, multiprocess=False)
     service = Service(LIMITS, lounge, backend, Room(1), export_cert=False, worker=1, pid=1)
     return Wire(service)

@@ -9,9 +9,8 @@ threads (epoll(7), EPOLLONESHOT).
 What costs much and is no more urgent than what others wait for, the beginning of a handshake, is deferred until those
 have had their turn: a connection that is established hardly notices how many knock at the door.
 
-One thread waits for events at a time (`lead.py`). They are level-triggered and stay registered, which saves a system
-call at each parking, and are taken in batches: what a thread that was relieved leaves of its batch comes again, to the
-next. Only whose event comes while a thread owns it is muted until it is parked again.
+With one service thread the events stay level-triggered and registered, which saves a system call at each parking, and
+are taken in batches; with several each event is armed for one thread only and taken one by one.
 """
 
 import heapq
@@ -23,8 +22,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from uwsgi_tls.lead import Lead, Turn
-
 READ = select.EPOLLIN | select.EPOLLRDHUP
 WRITE = select.EPOLLOUT  # no EPOLLRDHUP: a client may say that it sends no more and go on reading
 HANGUP_ONLY = select.EPOLLRDHUP
@@ -32,6 +29,7 @@ GONE = select.EPOLLHUP | select.EPOLLERR
 
 SWEEP_SECONDS = 0.5
 BATCH_EVENTS = 64
+TURNS_PER_DEFERRED = 4  # where threads take events one by one and all of them are busy
 NEVER = float("inf")
 
 
@@ -51,20 +49,22 @@ class Waiter(Protocol):
 class Lounge:
     """Parked waiters, their deadlines and a few timers."""
 
-    def __init__(self, beat: Callable[[float], None] | None = None) -> None:
+    def __init__(self, threads: int, beat: Callable[[float], None] | None = None) -> None:
         """`beat` is called at each sweep with the time, for whoever must know that the service threads live."""
         self._beat = beat
         self.now = time.monotonic()
-        self.lead = Lead()
         self._epoll = select.epoll()
+        self._alone = threads == 1
+        self._batch = BATCH_EVENTS if self._alone else 1
+        self._once = 0 if self._alone else select.EPOLLONESHOT
         self._parked: dict[int, Waiter] = {}
-        self._muted: set[int] = set()  # numbers that epoll does not watch, whatever their waiters believe
-        self._given_up: set[int] = set()  # numbers closed since the batch at hand was fetched
+        self._given_up: set[int] = set()  # numbers closed since the batch at hand was fetched; only where it is alone
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._deferred: deque[Callable[[], None]] = deque()
+        self._turns = itertools.count(1)
         self._next_sweep = self.now + SWEEP_SECONDS
-        self.busy = False  # whether others are waiting for the thread that asks
+        self.busy = not self._alone  # whether others may be waiting for the thread that asks
         self.closed = False
 
     def park(self, fd: int, waiter: Waiter, events: int) -> None:
@@ -74,35 +74,14 @@ class Lounge:
         # From this line on another thread may own the waiter.
         self._parked[fd] = waiter
         try:
-            if armed == 0 or fd in self._muted:
-                self._watch(fd, events)
-            elif armed != events:
-                with suppress(FileNotFoundError):  # muted since the last line, by who sees now that it is parked
-                    self._epoll.modify(fd, events)
+            if armed == 0:
+                self._epoll.register(fd, events | self._once)
+            elif armed != events or self._once:
+                self._epoll.modify(fd, events | self._once)
         except OSError:
             if self.claim(fd, waiter):
                 raise
             # Else its deadline had passed already, and another thread has closed it.
-
-    def _watch(self, fd: int, events: int) -> None:
-        self._muted.discard(fd)
-        try:
-            self._epoll.register(fd, events)
-        except FileExistsError:  # about to be muted, or no more
-            self._epoll.modify(fd, events)
-
-    def _mute(self, fd: int) -> None:
-        """Its event has come while a thread owns it, and would come again at once: epoll knows it no more.
-
-        Who parks it meanwhile has seen that, or is seen here.
-        """
-        self._muted.add(fd)
-        with suppress(OSError):  # its owner has closed it, or done the same
-            self._epoll.unregister(fd)
-        waiter = self._parked.get(fd)
-        if waiter is not None:
-            with suppress(OSError):  # closed since
-                self._watch(fd, waiter.armed)
 
     def claim(self, fd: int, waiter: Waiter) -> bool:
         """Makes the caller the owner of a parked waiter; False where somebody else is."""
@@ -114,27 +93,26 @@ class Lounge:
         return False
 
     def _put_back(self, fd: int, waiter: Waiter) -> None:
-        """Its event may have come and found nobody while we held it."""
+        """Its event may have come and found nobody while we held it, so it is armed anew."""
         self._parked[fd] = waiter
-        if fd in self._muted:
-            with suppress(OSError):  # closed since
-                self._watch(fd, waiter.armed)
+        with suppress(FileNotFoundError):  # who parks it for the first time is about to register it
+            self._epoll.modify(fd, waiter.armed | self._once)
 
     def forget(self, fd: int, waiter: Waiter) -> None:
         """Before `fd` is closed: its number may soon be another's. Epoll itself forgets a closed descriptor."""
         if self._parked.get(fd) is waiter:
             del self._parked[fd]
-        self._given_up.add(fd)
+        if self._alone:
+            self._given_up.add(fd)
 
     def unwatch(self, fd: int, waiter: Waiter) -> None:
         """Takes `waiter` out until it is parked again; not even the other side's end wakes it."""
         self.forget(fd, waiter)
-        with suppress(FileNotFoundError):  # it is muted
-            self._epoll.unregister(fd)
+        self._epoll.unregister(fd)
         waiter.armed = 0
 
     def later(self, when: float, call: Callable[[], None]) -> None:
-        """Has the leader do `call` soon after `when` (time.monotonic() seconds); for the leader."""
+        """Has the service thread do `call` soon after `when` (time.monotonic() seconds); only where it is alone."""
         heapq.heappush(self._timers, (when, next(self._order), call))
 
     def defer(self, fd: int, waiter: Waiter, call: Callable[[], None]) -> None:
@@ -142,7 +120,7 @@ class Lounge:
 
         `call` raises nothing, and nothing but its turn ends the wait, which is short: neither an event nor a deadline.
         """
-        if waiter.armed:
+        if self._alone and waiter.armed:
             self.unwatch(fd, waiter)  # or what came would wake us again and again
         self._deferred.append(call)
 
@@ -151,57 +129,32 @@ class Lounge:
         return list(self._parked.values())
 
     def serve(self, between: Callable[[], None] | None = None) -> None:
-        """The life of a service thread, until `closed`: to follow, to lead, and to finish what it was held up by.
+        """The life of a service thread: wait, own, take the waiter as far as it goes, until `closed`.
 
         `between` is called after each batch: requests that found all application threads busy are taken up there.
         """
-        while (turn := self.lead.follow(lambda: self.closed)) is not None:
-            self._lead(turn, between)
-            self._catch_up(between)
-
-    def _lead(self, turn: Turn, between: Callable[[], None] | None) -> None:
-        """Wait, own, take each waiter as far as it goes, until another thread leads."""
-        poll, parked, given_up = self._epoll.poll, self._parked, self._given_up
-        serves, goes_on = self.lead.serves, self.lead.goes_on
+        poll, parked, batch, given_up = self._epoll.poll, self._parked, self._batch, self._given_up
         while not self.closed:
             given_up.clear()
-            ready = poll(self._patience(), BATCH_EVENTS)
+            ready = poll(self._patience(), batch)
             self.now = time.monotonic()
-            self.busy = len(ready) > 1 or bool(self._deferred)
-            serves(turn)
+            if self._alone:
+                self.busy = len(ready) > 1 or bool(self._deferred)
             for fd, events in ready:
-                if turn.over:
-                    break
                 if fd in given_up:
                     continue  # meant for who had the number before; what is for its new owner comes again
-                turn.steps += 1
                 waiter = parked.pop(fd, None)
-                if waiter is None:
-                    self._mute(fd)
-                    continue
-                try:
-                    waiter.ready(events)
-                except BaseException:  # whatever one client brings about, the thread goes on for the others
-                    waiter.crashed()
-            turn.steps += 1
+                if waiter is not None:
+                    try:
+                        waiter.ready(events)
+                    except BaseException:  # whatever one client brings about, the thread goes on for the others
+                        waiter.crashed()
             if self.now >= self._next_sweep or self._timers:
                 self._sweep(self.now)
             if between is not None:
                 between()
-            if self._deferred and not turn.over:
+            if self._deferred and (not ready or self._alone or next(self._turns) % TURNS_PER_DEFERRED == 0):
                 self._do_deferred()
-            if not goes_on(turn):
-                return
-        self.lead.resigns()
-
-    def _catch_up(self, between: Callable[[], None] | None) -> None:
-        """What a thread that leads no more has put off: the leader may be waiting, and would not look."""
-        while True:
-            if between is not None:
-                between()
-            if not self._deferred:
-                return
-            self._do_deferred()
 
     def _do_deferred(self) -> None:
         try:

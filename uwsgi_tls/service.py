@@ -243,11 +243,8 @@ class Service:
     def _run(self, exchange: "Exchange") -> bool:
         exchange.taken = True
         self.running.add(exchange)
-        lead = self.lounge.lead
-        began = lead.call_begins()
         try:
             return self.backend.handle(exchange)
         finally:
-            lead.call_ends(began)
             self.running.discard(exchange)
             self.room.leave()

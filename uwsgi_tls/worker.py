@@ -114,7 +114,7 @@ def run(task: Task, seat: Seat) -> int:
         Calls(seat.number, config.harakiri) if calls_application else None,
         Wear(wear.limits(config, seat.number), time.monotonic(), lambda reached: _ask_for_successor(seat, reached)),
     )
-    lounge = Lounge(census.beat)
+    lounge = Lounge(threads, census.beat)
     try:
         backend = _backend(task, lounge)
     except BaseException as error:  # an application's import may raise anything; the traceback is its author's to read
