@@ -6,6 +6,7 @@ Each probe returns figures by name; `targets` and `report` say what they mean.
 from __future__ import annotations
 
 import os
+import re
 import resource
 import statistics
 import sys
@@ -118,7 +119,8 @@ def _scaling_of(name: str, where: Place) -> float:
 
 def _workers_of(server: peers.Server) -> list[int]:
     """The processes of the tree that say so in their titles."""
-    return [pid for pid in tree(server.pid) if b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    titles = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in tree(server.pid)}
+    return [pid for pid, title in titles.items() if re.search(rb"worker (\d|process)", title)]  # nginx has no numbers
 
 
 def _move(pid: int, cpu: int) -> None:
