@@ -31,6 +31,7 @@ class Waiting:
         self.connection = SimpleNamespace(
             wait_for_room=lambda: None,
             claim=lambda: not over,
+            is_parked=lambda: False,
             resume=lambda: self.done.append("resumed"),
             close=lambda: self.done.append("closed"),
             crashed=lambda: self.done.append("crashed"),
@@ -133,6 +134,40 @@ def test_who_is_held_for_a_moment_keeps_its_turn() -> None:
     cast(Waiting, held).connection.claim = lambda: True
     service.run_queued()
     assert served == [held, behind]
+
+
+def test_who_was_held_while_nobody_else_saw_it_in_the_queue_is_not_left_there() -> None:
+    """Another thread parked it and looked at the queue between our claim, which failed, and its return to the queue."""
+    served: list[Exchange] = []
+
+    def handle(exchange: Exchange) -> bool:
+        served.append(exchange)
+        return True
+
+    service = a_service(handle)
+    assert service.room.enter()
+    held = exchange("held")
+    claims = iter((False, True))
+    cast(Waiting, held).connection.claim = lambda: next(claims)
+    cast(Waiting, held).connection.is_parked = lambda: True
+    service.dispatch(held)
+    service.room.leave()
+    service.run_queued()
+    assert served == [held]
+
+
+def test_a_connection_that_waits_for_room_is_parked_until_it_is_claimed() -> None:
+    service = a_service(lambda exchange: True)
+    ours, peer = socket.socketpair()
+    with ours, peer:
+        endpoint = Endpoint(SSL.Context(SSL.TLS_METHOD), "443", "test")
+        connection = Connection(service, endpoint, ours, ("192.0.2.1", "4711"))
+        assert not connection.is_parked()
+        connection.wait_for_room()
+        assert connection.is_parked()
+        assert connection.claim()
+        assert not connection.is_parked()
+        connection.close()
 
 
 def test_a_backend_that_does_not_block_needs_no_room() -> None:

@@ -393,6 +393,10 @@ class Connection:
         self.deadline = NEVER
         return True
 
+    def is_parked(self) -> bool:
+        """Whether it is in the lounge at this moment. Any thread may ask."""
+        return self.service.lounge.holds(self.fd, self)
+
     def owes_from(self) -> float:
         """Since when a handshake or a head has been under way, or NEVER. Any thread may ask, as above."""
         step, limits = self.step, self.service.limits

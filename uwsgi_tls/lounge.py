@@ -124,6 +124,10 @@ class Lounge:
             self.unwatch(fd, waiter)  # or what came would wake us again and again
         self._deferred.append(call)
 
+    def holds(self, fd: int, waiter: Waiter) -> bool:
+        """Whether `waiter` is parked at this moment."""
+        return self._parked.get(fd) is waiter
+
     def parked(self) -> list[Waiter]:
         """Those parked at this moment."""
         return list(self._parked.values())

@@ -229,7 +229,9 @@ class Service:
             if not exchange.connection.claim():
                 self.room.put_back(exchange)
                 if not (exchange.over or exchange.status):
-                    return  # somebody has it for a moment, to see whether it is late: it waits for the next turn
+                    if exchange.connection.is_parked():
+                        continue  # whoever had it for a moment has looked at the queue since, perhaps without it
+                    return  # whoever has it for a moment will
                 self.room.forget(exchange)  # its client has not waited: the application is not troubled
                 continue
             try:
