@@ -318,6 +318,32 @@ def test_an_old_event_does_not_reach_who_has_the_number_now() -> None:
     assert sum(bool(guest.calls) for guest in pair) == 1
 
 
+def test_what_comes_for_a_copy_of_a_closed_socket_reaches_nobody() -> None:
+    """An application may have forked a program that has one: epoll goes on with it, under the old number; epoll(7)."""
+    room = Lounge(2)
+    old = Guest(room)
+    old.park()
+    assert room.claim(old.fd, old)  # its deadline has passed, say
+    copy = os.dup(old.fd)
+    try:
+        number = old.fd
+        old.close()
+        fresh = Guest(room)
+        if fresh.fd != number:
+            os.dup2(fresh.fd, number)
+            fresh.sock.close()
+            fresh.sock, fresh.fd = socket.socket(fileno=number), number
+        fresh.park()
+        old.peer.close()
+        one_turn(room)
+        assert fresh.calls == []
+        fresh.peer.send(b"x")
+        one_turn(room)
+        assert fresh.calls == [select.EPOLLIN]
+    finally:
+        os.close(copy)
+
+
 def test_each_event_has_one_owner() -> None:
     """Eight threads, a hundred waiters, some of whom are late as well: never two at once with one of them."""
     room = Lounge(8)
@@ -379,6 +405,9 @@ class Epoll:
     def modify(self, fd: int, events: int) -> None:
         self._interrupt()
         self._real.modify(fd, events)
+
+    def unregister(self, fd: int) -> None:
+        self._real.unregister(fd)
 
     def poll(self, seconds: float, batch: int) -> list[tuple[int, int]]:
         return self._real.poll(seconds, batch)

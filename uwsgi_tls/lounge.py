@@ -99,17 +99,25 @@ class Lounge:
             self._epoll.modify(fd, waiter.armed | self._once)
 
     def forget(self, fd: int, waiter: Waiter) -> None:
-        """Before `fd` is closed: its number may soon be another's. Epoll itself forgets a closed descriptor."""
+        """Before `fd` is closed: its number may soon be another's.
+
+        Epoll itself forgets a closed descriptor, unless a program that the application has forked has a copy: epoll(7).
+        """
         if self._parked.get(fd) is waiter:
             del self._parked[fd]
-        if self._alone:
+        if self._alone:  # there is no application
             self._given_up.add(fd)
+        elif waiter.armed:
+            waiter.armed = 0
+            with suppress(OSError):
+                self._epoll.unregister(fd)
 
     def unwatch(self, fd: int, waiter: Waiter) -> None:
         """Takes `waiter` out until it is parked again; not even the other side's end wakes it."""
         self.forget(fd, waiter)
-        self._epoll.unregister(fd)
-        waiter.armed = 0
+        if waiter.armed:
+            self._epoll.unregister(fd)
+            waiter.armed = 0
 
     def later(self, when: float, call: Callable[[], None]) -> None:
         """Has the service thread do `call` soon after `when` (time.monotonic() seconds); only where it is alone."""
