@@ -49,7 +49,6 @@ class Wire:
     variables: tuple[tuple[str, str], ...] = (("SERVER_PORT", "443"),)
     packed: str = ""
     variables_size: int = 0
-    environ: dict[str, Any] | None = None
     endpoint: Any = field(default_factory=lambda: SimpleNamespace(port="443", name="test"))
     waits: int = 0  # how often it was parked until an answer comes
 

@@ -60,7 +60,6 @@ class Wire:
     peer: tuple[str, str] = ("192.0.2.1", "4711")
     variables: tuple[tuple[str, str], ...] = (("SERVER_PORT", "443"),)
     variables_size: int = 0
-    environ: dict[str, Any] | None = None
 
     def write(self, data: bytes) -> int:
         if self.left:

@@ -9,7 +9,7 @@ import time
 import traceback
 from _socket import socket as RawSocket  # without the wrapper's work: a connection needs none of it
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from uwsgi_tls import http, peer
 from uwsgi_tls.channel import Channel
@@ -48,7 +48,6 @@ class Connection:
         "closed",
         "deadline",
         "endpoint",
-        "environ",
         "exchange",
         "fd",
         "idle_from",
@@ -85,7 +84,6 @@ class Connection:
         self.tunnel: Tunnel | None = None  # what that has become
         self.variables: tuple[tuple[str, str], ...] = ()  # those of every request of this connection
         self.packed = ""  # the same in the form of a uwsgi packet, once one has been sent
-        self.environ: dict[str, Any] | None = None  # the same with all else that is in each environ of an application
         self.variables_size = 0  # their bytes in such a packet, once somebody wanted to know
         self._channel: Channel | None = Channel(endpoint.context, sock, endpoint.resumes())
         self._intake: Intake | None = None

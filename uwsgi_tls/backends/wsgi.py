@@ -177,12 +177,10 @@ class WsgiBackend:
             start.begin(None if head is not None and head.method == "HEAD" else 0)
 
     def _environ(self, exchange: Exchange) -> Environ:
-        connection = exchange.connection
-        if connection.environ is None:
-            connection.environ = self._base | dict(connection.variables)
-        environ = connection.environ.copy()
         first, fields = of_request(exchange)
+        environ = self._base.copy()
         environ.update(first)
+        environ.update(exchange.connection.variables)
         environ.update(fields)
         if self._extra:
             environ.update(self._extra)
