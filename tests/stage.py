@@ -46,7 +46,7 @@ class Wire:
     exchange: Exchange | None = None
     deadline: float = 0.0
     peer: tuple[str, str] = ("192.0.2.1", "4711")
-    variables: tuple[tuple[str, str], ...] = (("SERVER_PORT", "443"),)
+    variables: dict[str, str] = field(default_factory=lambda: {"SERVER_PORT": "443"})
     packed: str = ""
     variables_size: int = 0
     endpoint: Any = field(default_factory=lambda: SimpleNamespace(port="443", name="test"))

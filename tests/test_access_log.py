@@ -40,19 +40,19 @@ RECORD = AccessRecord(
     host="server.lab",
     content_length=12,
     fields={"HTTP_USER_AGENT": "curl/7.88.1", "HTTP_X_FORWARDED_FOR": "10.1.2.3"},
-    connection=(
-        ("HTTPS", "on"),
-        ("SSL_TLS_SNI", "shop.lab"),
-        ("SSL_PROTOCOL", "TLSv1.3"),
-        ("SSL_CIPHER", "TLS_AES_256_GCM_SHA384"),
-        ("SSL_SESSION_RESUMED", "Initial"),
-        ("SSL_CLIENT_VERIFY", "SUCCESS"),
-        ("SSL_CLIENT_S_DN", "CN=Client 01,O=Lab,C=IT"),
-        ("SSL_CLIENT_I_DN", "CN=Lab CA"),
-        ("SSL_CLIENT_M_SERIAL", "0ABC"),
-        ("SSL_CLIENT_V_END", "Jan 31 23:59:59 2027 GMT"),
-        ("SSL_CLIENT_FINGERPRINT", "00ff"),
-    ),
+    connection={
+        "HTTPS": "on",
+        "SSL_TLS_SNI": "shop.lab",
+        "SSL_PROTOCOL": "TLSv1.3",
+        "SSL_CIPHER": "TLS_AES_256_GCM_SHA384",
+        "SSL_SESSION_RESUMED": "Initial",
+        "SSL_CLIENT_VERIFY": "SUCCESS",
+        "SSL_CLIENT_S_DN": "CN=Client 01,O=Lab,C=IT",
+        "SSL_CLIENT_I_DN": "CN=Lab CA",
+        "SSL_CLIENT_M_SERIAL": "0ABC",
+        "SSL_CLIENT_V_END": "Jan 31 23:59:59 2027 GMT",
+        "SSL_CLIENT_FINGERPRINT": "00ff",
+    },
     core=0,
     switches=1,
 )
@@ -219,7 +219,7 @@ def test_what_a_client_sends_is_escaped(name: str, value: str, in_line: str, in_
     record = changed(
         **plain,
         fields=dict.fromkeys(("HTTP_USER_AGENT", "HTTP_REFERER"), value),
-        connection=tuple((key, value) for key, _ in RECORD["connection"]),
+        connection=dict.fromkeys(RECORD["connection"], value),
     )
     assert logged(record, f"%({name})|") == in_line + "|"
     assert logged(record, f'"%({name})"') == f'"{in_quotes}"'
@@ -307,11 +307,11 @@ def test_a_variable(name: str, text: str) -> None:
 
 
 def test_a_resumed_session() -> None:
-    assert logged(changed(connection=(("SSL_SESSION_RESUMED", "Resumed"),)), "%(tls_resumed)") == "yes"
+    assert logged(changed(connection={"SSL_SESSION_RESUMED": "Resumed"}), "%(tls_resumed)") == "yes"
 
 
 def test_nothing_is_known_of_a_client_that_proved_nothing() -> None:
-    record = changed(connection=(), fields={}, content_length=-1)
+    record = changed(connection={}, fields={}, content_length=-1)
     assert logged(record, "%(tls_version) %(client_dn) %(uagent) %(cl)") == "- - - 0"
 
 

@@ -52,7 +52,7 @@ class Wire:
     latest: float = NEVER
     exchange: Exchange | None = None
     peer: tuple[str, str] = ("192.0.2.1", "4711")
-    variables: tuple[tuple[str, str], ...] = ()
+    variables: dict[str, str] = field(default_factory=dict)
 
     def write(self, data: bytes) -> int:
         if self.left:

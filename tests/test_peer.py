@@ -310,13 +310,13 @@ def test_no_value_can_break_a_line(lab: Pki, tmp_path: Path) -> None:
 def test_client_cert_field(lab: Pki) -> None:
     """RFC 9440, 2.2: the DER as a byte sequence of RFC 8941."""
     der = lab.client.der
-    variables = (("HTTPS", "on"), ("HTTPS_CLIENT_CERTIFICATE", der.decode("latin-1")))
+    variables = {"HTTPS": "on", "HTTPS_CLIENT_CERTIFICATE": der.decode("latin-1")}
     ((name, value),) = peer.identity_fields(variables)
     assert name == "Client-Cert"
     assert value.startswith(":")
     assert value.endswith(":")
     assert base64.b64decode(value[1:-1], validate=True) == der
-    assert peer.identity_fields((("HTTPS", "on"),)) == ()
+    assert peer.identity_fields({"HTTPS": "on"}) == ()
 
 
 # What is demanded

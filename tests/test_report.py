@@ -89,7 +89,7 @@ def test_a_body_that_nobody_wants_is_closed() -> None:
     body = Spool(10)
     body.append(bytes(1000))
     raw = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
-    connection = SimpleNamespace(variables=(), service=SimpleNamespace(access_log=None))
+    connection = SimpleNamespace(variables={}, service=SimpleNamespace(access_log=None))
     exchange = SimpleNamespace(
         head=parse_head(raw, 100),
         body=body,

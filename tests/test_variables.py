@@ -27,14 +27,16 @@ def exchange(request: bytes, body: bytes | None = None, access_log: object = Non
     if body is not None:
         spool = Spool(1000)
         spool.append(body)
-    connection = SimpleNamespace(variables=CONNECTION, variables_size=0, service=SimpleNamespace(access_log=access_log))
+    connection = SimpleNamespace(
+        variables=dict(CONNECTION), variables_size=0, service=SimpleNamespace(access_log=access_log)
+    )
     return cast(Exchange, SimpleNamespace(head=head, body=spool, connection=connection, variables_size=0))
 
 
 def variables(it: Exchange) -> list[tuple[str, str]]:
     """All of them, in the order in which a packet has them."""
     first, fields = of_request(it)
-    return [*first, *it.connection.variables, *fields.items()]
+    return [*first, *it.connection.variables.items(), *fields.items()]
 
 
 @pytest.mark.parametrize(

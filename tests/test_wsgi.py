@@ -58,7 +58,7 @@ class Wire:
     deadline: float = 1.0
     exchange: Exchange | None = None
     peer: tuple[str, str] = ("192.0.2.1", "4711")
-    variables: tuple[tuple[str, str], ...] = (("SERVER_PORT", "443"),)
+    variables: dict[str, str] = field(default_factory=lambda: {"SERVER_PORT": "443"})
     variables_size: int = 0
 
     def write(self, data: bytes) -> int:

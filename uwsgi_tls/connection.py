@@ -82,7 +82,7 @@ class Connection:
         self.buffer = b""  # what has come and belongs to no request yet
         self.exchange: Exchange | None = None  # the request under way
         self.tunnel: Tunnel | None = None  # what that has become
-        self.variables: tuple[tuple[str, str], ...] = ()  # those of every request of this connection
+        self.variables: dict[str, str] = {}  # those of every request of this connection
         self.packed = ""  # the same in the form of a uwsgi packet, once one has been sent
         self.variables_size = 0  # their bytes in such a packet, once somebody wanted to know
         self._channel: Channel | None = Channel(endpoint.context, sock, endpoint.resumes())
@@ -155,13 +155,13 @@ class Connection:
             self._failed(str(gone), counted, gone.alert)
             # The alert that tells the client why is on its way; closing with unread bytes would overtake it by a reset.
             return self._linger()
-        self.variables = (
-            ("SERVER_PORT", self.endpoint.port),
-            ("UWSGI_ROUTER", "http"),
-            *identity,
-            ("REMOTE_ADDR", self.peer[0]),
-            ("REMOTE_PORT", self.peer[1]),
-        )
+        self.variables = {
+            "SERVER_PORT": self.endpoint.port,
+            "UWSGI_ROUTER": "http",
+            **dict(identity),
+            "REMOTE_ADDR": self.peer[0],
+            "REMOTE_PORT": self.peer[1],
+        }
         self._proof_ends = self.service.lounge.now + peer.seconds_left(shaken, self.endpoint.trusted_until)
         # The lounge's clock has stood still during this step, which may be all of the handshake.
         self.service.tally.shaken_hands(
@@ -457,8 +457,9 @@ class Connection:
         self.finish()
 
     def _linger(self) -> None:
+        armed, self.armed = self.armed, 0  # the farewell goes on with what epoll knows of this socket
         self._release()
-        farewell = Farewell(self.service, self.sock, self.fd, self.armed)
+        farewell = Farewell(self.service, self.sock, self.fd, armed)
         self.service.crowd.follows(self, farewell)
         farewell.begin()
 

@@ -9,7 +9,7 @@ than altered, and only the certificate itself (DER, PEM) has bytes that a header
 import base64
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -116,16 +116,16 @@ def _asked_for(conn: SSL.Connection, sni: str) -> str:
     return sni or hello.host_name(conn.get_servername() or b"")
 
 
-def identity_fields(variables: Variables) -> Variables:
+def identity_fields(variables: Mapping[str, str]) -> Variables:
     """The header fields that tell an HTTP server who the client is, of a connection with these variables.
 
     That is Client-Cert of RFC 9440, if a certificate was verified. Client-Cert-Chain is not sent: a resumed session
     does not know the chain any more.
     """
-    for name, value in variables:
-        if name == _CERTIFICATE:
-            return (("Client-Cert", f":{base64.b64encode(value.encode('latin-1')).decode('ascii')}:"),)
-    return ()
+    der = variables.get(_CERTIFICATE)
+    if der is None:
+        return ()
+    return (("Client-Cert", f":{base64.b64encode(der.encode('latin-1')).decode('ascii')}:"),)
 
 
 def _as_uwsgi(certificate: crypto.X509, der: bytes, pem: str) -> Iterator[tuple[str, str]]:

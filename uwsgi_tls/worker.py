@@ -182,6 +182,7 @@ class _Acceptor:
         self._wakeup, self._wake = wakeup
         self._say_resting = Notice()
         self._rests = False
+        self._has_fellows = task.config.processes > 1
         self._listeners = {listener.socket.fileno(): listener for listener in task.listeners}
         self._poll, self._poll_at_rest = select.epoll(), select.epoll()
         for fd in self._listeners:
@@ -196,7 +197,8 @@ class _Acceptor:
                 listener = self._listeners.get(fd)
                 if listener is not None:
                     self._accept(listener)
-                    self._queue_up(fd)
+                    if self._has_fellows:
+                        self._queue_up(fd)
                 elif fd == self._wakeup:
                     if signal.SIGTERM in os.read(self._wakeup, 512):
                         return self._drain()

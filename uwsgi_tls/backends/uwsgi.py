@@ -32,7 +32,7 @@ class UwsgiProtocol:
         head, connection = exchange.head, exchange.connection
         assert head is not None
         if not connection.packed:
-            connection.packed = uwsgi_packet.text(connection.variables)
+            connection.packed = uwsgi_packet.text(connection.variables.items())
         first, fields = of_request_line(head), of_fields(head, exchange.body)
         text = f"{uwsgi_packet.text(first)}{connection.packed}{uwsgi_packet.text(fields.items())}"
         exchange.variables = len(first) + len(connection.variables) + len(fields)

@@ -25,7 +25,7 @@ def of_request(exchange: Exchange) -> tuple[Collection[tuple[str, str]], Fields]
     exchange.variables = len(first) + len(connection.variables) + len(fields)
     if connection.service.access_log is not None:
         if not connection.variables_size:
-            connection.variables_size = _packed_size(connection.variables)
+            connection.variables_size = _packed_size(connection.variables.items())
         exchange.variables_size = _packed_size(first) + connection.variables_size + _packed_size(fields.items())
     return first, fields
 
