@@ -16,7 +16,7 @@ LAYERS = (
     " syslog journald logs log_opening access_log failures trusted_path monitor watch fifo status_file"
     " condition scoreboard certificate_authority pki_files pki_passwords pki activation notify",
     "lounge crowd channel intake sources service farewell access exchange connection tunnel arrival vhosts"
-    " backends calls wear census stats",
+    " backends calls wear census acceptor stats",
     "worker",
     "named endpoints masters_own reconfigure change respawn workers overdue fleet looks signals teller upgrade"
     " supervisor life master succession",

@@ -1,20 +1,17 @@
-"""worker.py: which deadline is whose, who the peer is, which backend, and accepting when there is no room left."""
+"""worker.py: which deadline is whose, which backend, how many connections, and signals."""
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import socket
-import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
 
 import pytest
 
-from uwsgi_tls import crowd, worker
+from uwsgi_tls import worker
 from uwsgi_tls.addresses import TcpAddress
 from uwsgi_tls.backends.http1 import HttpProtocol
 from uwsgi_tls.backends.nodes import Node
@@ -24,28 +21,8 @@ from uwsgi_tls.backends.uwsgi import UwsgiProtocol
 from uwsgi_tls.backends.wsgi import WsgiBackend
 from uwsgi_tls.lounge import Lounge
 from uwsgi_tls.options import Config
-from uwsgi_tls.scoreboard import Scoreboard
-from uwsgi_tls.service import Endpoint, Limits, Room, Service
-from uwsgi_tls.worker import Listener, Seat, Task
-
-LIMITS = Limits(1, 1, 1, 1, 1, 4096, 100, 0, 1000, connections=2)
-
-
-@pytest.mark.parametrize(
-    ("family", "address", "peer"),
-    [
-        (socket.AF_INET, ("192.0.2.1", 4711), ("192.0.2.1", "4711")),
-        (socket.AF_INET6, ("2001:db8::1", 4711, 0, 0), ("2001:db8::1", "4711")),
-        (socket.AF_INET6, ("::ffff:192.0.2.1", 4711, 0, 0), ("192.0.2.1", "4711")),
-        (socket.AF_INET6, ("::ffff:c000:201", 4711, 0, 0), ("::ffff:c000:201", "4711")),
-        (socket.AF_INET6, ("fe80::1%eth0.100", 4711, 0, 2), ("fe80::1%eth0.100", "4711")),
-        (socket.AF_UNIX, "", ("0.0.0.0", "0")),
-        (socket.AF_UNIX, b"\0autobind", ("0.0.0.0", "0")),
-        (socket.AF_UNIX, None, ("0.0.0.0", "0")),
-    ],
-)
-def test_peer(family: int, address: object, peer: tuple[str, str]) -> None:
-    assert worker._peer(family, address) == peer
+from uwsgi_tls.service import Limits
+from uwsgi_tls.worker import Task
 
 
 def test_each_limit_has_its_option() -> None:
@@ -105,8 +82,8 @@ def test_descriptors_limit_connections(to_a_backend: bool, each: int, monkeypatc
     assert worker._room_for_connections(Config(http_to=http_to)) == 1
 
 
-def task(config: Config, listeners: list[Listener] | None = None) -> Task:
-    return Task(config, listeners or [], [], None, os.getpid())
+def task(config: Config) -> Task:
+    return Task(config, [], [], None, os.getpid())
 
 
 def test_backend_of_nodes() -> None:
@@ -147,72 +124,6 @@ def test_backend_of_an_application(tmp_path: Path) -> None:
 
 def test_backend_of_nothing() -> None:
     assert isinstance(worker._backend(task(Config()), Lounge(1)), ReportBackend)
-
-
-# --- accepting --------------------------------------------------------------------------------
-
-
-class Full:
-    """A listening socket whose process has no descriptors left."""
-
-    family = socket.AF_INET
-
-    def __init__(self, *codes: int) -> None:
-        self.codes = list(codes)
-        self.accepts = 0
-
-    def fileno(self) -> int:
-        return self._real.fileno()
-
-    def _accept(self) -> tuple[int, object]:
-        self.accepts += 1
-        code = self.codes.pop(0) if self.codes else errno.EAGAIN
-        raise OSError(code, os.strerror(code))
-
-    def __enter__(self) -> Full:
-        self._real = socket.create_server(("127.0.0.1", 0))
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._real.close()
-
-
-@pytest.mark.parametrize(
-    ("codes", "rests", "accepts"),
-    [
-        pytest.param([], 0, 1, id="nobody there"),
-        pytest.param([errno.ECONNABORTED], 0, 1, id="left already"),
-        pytest.param([errno.EMFILE], 1, 1, id="no descriptor in the process"),
-        pytest.param([errno.ENFILE], 1, 1, id="nor in the system"),
-        pytest.param([errno.ENOBUFS], 1, 1, id="no memory"),
-    ],
-)
-def test_accepting_where_it_fails(codes: list[int], rests: int, accepts: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It rests instead of asking again at once, says so, and never ends."""
-    said = list[str]()
-    monkeypatch.setattr(crowd, "line", said.append)
-    ours, theirs = socket.socketpair()
-    read, write = os.pipe()
-    with Full(*codes) as full, ours, theirs:
-        listener = Listener(cast(Any, full), cast(Endpoint, None), socket.AF_INET)
-        service = Service(LIMITS, Lounge(1), ReportBackend(), Room(1), export_cert=False, worker=1, pid=1)
-        acceptor = worker._Acceptor(
-            task(Config(), [listener]), Seat(1, 1, ours, Scoreboard(1).take()), service, (read, write)
-        )
-        acceptor._accept(listener)
-        assert (acceptor._rests, full.accepts) == (bool(rests), accepts)
-        assert len(said) == rests
-        full.codes = codes * 5
-        for _ in codes * 5 if rests else ():
-            began = time.monotonic()
-            acceptor._wait()
-            assert time.monotonic() - began >= worker.REST_SECONDS / 2
-            assert not acceptor._rests
-            acceptor._accept(listener)
-            assert acceptor._rests
-        assert len(said) == rests  # not ten times a second
-    os.close(read)
-    os.close(write)
 
 
 # --- signals ----------------------------------------------------------------------------------

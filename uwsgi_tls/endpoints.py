@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 from uwsgi_tls import certificates, privileges, sites, vhosts
+from uwsgi_tls.acceptor import Listener
 from uwsgi_tls.certificates import CertificateInfo
 from uwsgi_tls.chains import EXPIRY_WARNING
 from uwsgi_tls.listeners import HttpsSocket
@@ -27,7 +28,6 @@ from uwsgi_tls.placeholders import Source
 from uwsgi_tls.trusted_path import open_unlinked
 from uwsgi_tls.users import Identity
 from uwsgi_tls.vhosts import Reader
-from uwsgi_tls.worker import Listener
 
 
 class Endpoints:

@@ -10,21 +10,19 @@ import faulthandler
 import gc
 import os
 import resource
-import select
 import signal
 import socket
 import sys
 import threading
 import time
-from _socket import socket as RawSocket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import FrameType
 
 from uwsgi_tls import daemon, logs, peer, privileges, titles, wear
+from uwsgi_tls.acceptor import Acceptor, Listener, Orphaned
 from uwsgi_tls.access_log import AccessLog
-from uwsgi_tls.arrival import Arrival
 from uwsgi_tls.backends import application
 from uwsgi_tls.backends.http1 import HttpProtocol
 from uwsgi_tls.backends.nodes import Node, Nodes
@@ -34,13 +32,12 @@ from uwsgi_tls.backends.uwsgi import UwsgiProtocol
 from uwsgi_tls.backends.wsgi import Application, WsgiBackend
 from uwsgi_tls.calls import Calls
 from uwsgi_tls.census import Census
-from uwsgi_tls.crowd import Notice
 from uwsgi_tls.farewell import LINGER_SECONDS
 from uwsgi_tls.logs import line, trace
 from uwsgi_tls.lounge import NEVER, Lounge
 from uwsgi_tls.options import Config
 from uwsgi_tls.scoreboard import Slot
-from uwsgi_tls.service import Backend, Endpoint, Limits, Room, Service
+from uwsgi_tls.service import Backend, Limits, Room, Service
 from uwsgi_tls.spool import Disk
 from uwsgi_tls.wear import Wear
 
@@ -55,18 +52,7 @@ WORN = b"\x18"  # a successor should come
 # On this signal a worker that is to be killed says where its threads are. To look at them while they run may crash it
 # (faulthandler), so it is none that anybody sends by mistake.
 STACKS_SIGNAL = signal.SIGRTMIN + 8
-ARRIVALS = select.EPOLLIN | select.EPOLLEXCLUSIVE  # one worker is woken for each; epoll_ctl(2)
-REST_SECONDS = 0.1  # of the accept loop when there is no room, unless somebody leaves before
 TUNNEL_FAREWELL_SECONDS = LINGER_SECONDS + 1.0  # before the end of reload-mercy, for a sweep and for last words
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """A listening socket and what its connections get."""
-
-    socket: socket.socket
-    endpoint: Endpoint
-    family: int  # of the socket, which would look it up in an enum at each question
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +133,7 @@ def run(task: Task, seat: Seat) -> int:
     seat.slot.enter("serving", service.pid)
     census.beat(time.monotonic())
     seat.channel.send(READY)
-    status = _Acceptor(task, seat, service, wakeup).run()
+    status = _accept_and_drain(task, seat, service, wakeup)
     census.tell(service)
     service.failures.keep_time(NEVER)
     with suppress(Exception):
@@ -172,119 +158,28 @@ def _serve(lounge: Lounge, between: Callable[[], None] | None) -> None:
         os._exit(EXIT_DEFECT)
 
 
-class _Acceptor:
-    """The main thread: waits for connections, for signals and for the master's end."""
-
-    def __init__(self, task: Task, seat: Seat, service: Service, wakeup: tuple[int, int]) -> None:
-        self._task = task
-        self._seat = seat
-        self._service = service
-        self._wakeup, self._wake = wakeup
-        self._say_resting = Notice()
-        self._rests = False
-        self._has_fellows = task.config.processes > 1
-        self._listeners = {listener.socket.fileno(): listener for listener in task.listeners}
-        self._poll, self._poll_at_rest = select.epoll(), select.epoll()
-        for fd in self._listeners:
-            self._poll.register(fd, ARRIVALS)
-        for poll in (self._poll, self._poll_at_rest):
-            poll.register(self._wakeup, select.EPOLLIN)
-            poll.register(seat.channel.fileno(), select.EPOLLIN)
-
-    def run(self) -> int:
-        while True:
-            for fd, _ in self._wait():
-                listener = self._listeners.get(fd)
-                if listener is not None:
-                    self._accept(listener)
-                    if self._has_fellows:
-                        self._queue_up(fd)
-                elif fd == self._wakeup:
-                    if signal.SIGTERM in os.read(self._wakeup, 512):
-                        return self._drain()
-                else:
-                    return EXIT_ORPHAN
-
-    def _wait(self) -> list[tuple[int, int]]:
-        """Until something happens; at rest that is a guest who leaves, or a moment that passes, and nobody new."""
-        if not self._rests:
-            return self._poll.poll()
-        self._rests = False
-        crowd = self._service.crowd
-        crowd.on_left = self._nudge
-        try:
-            return self._poll_at_rest.poll(REST_SECONDS)
-        finally:
-            crowd.on_left = None
-
-    def _nudge(self) -> None:
-        """Wakes the main thread; if the pipe is full, it is awake."""
-        with suppress(BlockingIOError):
-            os.write(self._wake, b"\0")
-
-    def _accept(self, listener: Listener) -> None:
-        service, sock, family = self._service, listener.socket, listener.family
-        crowd = service.crowd
-        if not crowd.has_room():
-            return self._rest(f"{len(crowd.guests)} connections")
-        try:
-            fd, address = sock._accept()  # type: ignore[attr-defined]  # accept4(2) without a wrapper object
-        except (BlockingIOError, ConnectionAbortedError):  # another worker was quicker, or the client
-            return None
-        except OSError as error:
-            return self._rest(str(error))  # no descriptors or memory
-        raw = RawSocket(family, socket.SOCK_STREAM, 0, fd)
-        raw.setblocking(False)
-        Arrival(service, listener.endpoint, raw, _peer(family, address))
-        return None
-
-    def _queue_up(self, fd: int) -> None:
-        """Behind the other workers: the kernel wakes who has waited for longest, and this thread nearly always waits,
-        so that else the first worker would get most of the connections, however busy its service threads are.
-        """
-        self._poll.unregister(fd)
-        self._poll.register(fd, ARRIVALS)
-
-    def _rest(self, why: str) -> None:
-        """There is no room: those who are connected go on, and whoever waits in the queue is kept there."""
-        self._rests = True
-        self._say_resting(f"worker {self._seat.number} is full and accepts nobody until somebody leaves: {why}")
-
-    def _drain(self) -> int:
-        """Accepts nothing more and ends when the last connection has, or when the mercy is over."""
-        service, guests = self._service, self._service.crowd.guests
-        _title(self._task, self._seat, "draining")
-        self._seat.slot.enter("draining", service.pid)
-        service.crowd.on_left = self._nudge
-        service.draining = True
-        for listener in self._listeners.values():
-            self._poll.unregister(listener.socket.fileno())
-            listener.socket.close()
+def _accept_and_drain(task: Task, seat: Seat, service: Service, wakeup: tuple[int, int]) -> int:
+    """In the main thread, to the end: returns the exit status."""
+    fellows = task.config.processes > 1
+    acceptor = Acceptor(task.listeners, service, seat.channel.fileno(), wakeup, has_fellows=fellows)
+    try:
+        acceptor.run()
+        _title(task, seat, "draining")
+        seat.slot.enter("draining", service.pid)
         began = time.monotonic()
-        for guest in list(guests):
-            guest.leave_if_idle(time.monotonic() + LINGER_SECONDS)
-        while self._left(began) > 0 and guests:
-            for fd, _ in self._poll.poll(self._left(began)):
-                if fd != self._wakeup:
-                    return EXIT_ORPHAN
-                os.read(self._wakeup, 512)
-        if guests:
-            line(f"worker {self._seat.number} leaves {len(guests)} connections: its time is over (worker-reload-mercy)")
-        return EXIT_STOPPED
-
-    def _left(self, began: float) -> float:
-        """Seconds until it must have ended; the master may shorten them with another signal. Tunnels end earlier."""
-        end = self._seat.slot.ends or began + self._task.config.worker_reload_mercy
-        self._service.ends = end - TUNNEL_FAREWELL_SECONDS
-        return max(0.0, end - time.monotonic())
+        remaining = acceptor.drain(lambda: _left(task, seat, service, began))
+    except Orphaned:
+        return EXIT_ORPHAN
+    if remaining:
+        line(f"worker {seat.number} leaves {remaining} connections: its time is over (worker-reload-mercy)")
+    return EXIT_STOPPED
 
 
-def _peer(family: int, address: object) -> tuple[str, str]:
-    """REMOTE_ADDR and REMOTE_PORT; uWSGI's own values for a UNIX socket, and IPv4 as such where IPv6 carries it."""
-    if family == socket.AF_UNIX or not isinstance(address, tuple):
-        return "0.0.0.0", "0"
-    host = address[0]
-    return host.removeprefix("::ffff:") if "." in host else host, str(address[1])
+def _left(task: Task, seat: Seat, service: Service, began: float) -> float:
+    """Seconds until it must have ended; the master may shorten them with another signal. Tunnels end earlier."""
+    end = seat.slot.ends or began + task.config.worker_reload_mercy
+    service.ends = end - TUNNEL_FAREWELL_SECONDS
+    return max(0.0, end - time.monotonic())
 
 
 def _take_signals() -> tuple[int, int]:
