@@ -22,6 +22,7 @@ from pathlib import Path
 from .app import HELLO
 
 APPLICATION = Path(__file__).with_name("app.py")
+DEBIAN_PYTHON = Path(__file__).parents[2] / ".venv-distro/bin/python"
 BULK_BYTES = 100_000_000
 APP_THREADS = 4  # of ours, gunicorn and granian; uWSGI and nginx have one thread a process
 START_SECONDS = 10.0
@@ -109,6 +110,12 @@ def _own(site: Site, job: Job) -> Credential:
 
 def _ours(site: Site, port: int, job: Job) -> list[str]:
     return [*_ours_logging(site, port, job), "--disable-logging"]
+
+
+def _ours_debian(site: Site, port: int, job: Job) -> list[str]:
+    """With Debian's own pyOpenSSL and OpenSSL, which the package uses, and nginx too."""
+    _, *arguments = _ours(site, port, job)
+    return [str(DEBIAN_PYTHON), *arguments]
 
 
 def _ours_logging(site: Site, port: int, job: Job) -> list[str]:
@@ -203,6 +210,7 @@ def _granian(site: Site, port: int, job: Job) -> list[str]:
 PEERS: dict[str, Callable[[Site, int, Job], list[str]]] = {
     "ours": _ours,
     "ours-log": _ours_logging,
+    "ours-debian": _ours_debian,
     "nginx": _nginx,
     "uwsgi": _uwsgi,
     "gunicorn": _gunicorn,

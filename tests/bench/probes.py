@@ -51,7 +51,7 @@ def _server(name: str, where: Place, job: peers.Job, cpus: set[int]) -> Iterator
 def _idle(where: Place) -> Figures:
     """KB of the server's own memory for each connection that is kept and silent."""
     figures = {}
-    for name in ("ours", "nginx"):
+    for name in ("ours", "ours-debian", "nginx"):
         with _server(name, where, IDLE, {where.server_cpu}) as (server, target), ExitStack() as stack:
             for conn in load.idle(target, IDLE_CONNECTIONS // 10):  # what the first of them cost is not theirs alone
                 stack.callback(conn.close)

@@ -87,6 +87,7 @@ TARGETS = (
     _ratio("bulk", "nginx", 0.80),
     _ratio("upload", "nginx", 1.2),
     _figure("idle_kb.ours", "KB of an idle connection", 16.0),
+    _figure("idle_kb.ours-debian", "the same with Debian's own OpenSSL, as nginx", 16.0),
     _figure("worker_mb", "MB of private memory of a worker more", 12.0),
     Target("p99 of a new client beside the crowd, and without it", 1.25, _crowding),
     _figure("scaling.ours", "handshakes of two workers, in those of one", 1.85, at_least=True),
