@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
-from pki import Issued, Key, Pki, common_name, issue, key_pem, name, pki, write_secret
+from pki import Issued, Key, Pki, common_name, issue, key_pem, name, write_secret
 
 from uwsgi_tls import certificates
 from uwsgi_tls.certificates import CertificateInfo, load
@@ -22,11 +22,6 @@ from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.https_option import HttpsListener, SniSite, parse_https
 
 IS_ROOT = os.geteuid() == 0
-
-
-@pytest.fixture(scope="session")
-def lab() -> Pki:
-    return pki()
 
 
 def option(certificate: str, key: str, client_ca: str = "", required: bool = False) -> HttpsListener:
@@ -112,14 +107,26 @@ def test_edwards_curves(kind: str, tmp_path: Path) -> None:
     ("days", "words"),
     [
         ((-30, -1), "has expired on "),
-        ((-30, 20), "expires on "),
+        ((-90, 20), "expires on "),
+        ((-5, 1), "expires on "),
         ((2, 90), "is valid only from "),
+        ((2, 8), "is valid only from "),
     ],
 )
-def test_validity_is_a_warning(days: tuple[int, int], words: str, tmp_path: Path) -> None:
+def test_validity_is_a_warning(days: tuple[float, float], words: str, tmp_path: Path) -> None:
     server = issue(tmp_path, "x", common_name("x"), days=days)
     (warning,) = load(option(server.crt, server.key_file)).warnings
     assert warning.startswith(f"certificate {server.crt}: {words}")
+
+
+@pytest.mark.parametrize("days", [(-1, 5), (-4, 2), (-30, 15), (-50, 20)])
+def test_one_that_lives_short_is_not_always_about_to_end(days: tuple[float, float], tmp_path: Path) -> None:
+    server = issue(tmp_path, "x", common_name("x"), days=days)
+    found = load(option(server.crt, server.key_file))
+    assert found.warnings == ()
+    (credential,) = found.credentials
+    life = timedelta(days=days[1] - days[0])
+    assert credential.info.expiry_warning == credential.info.not_after - life / 4
 
 
 def sni(option: str, name: str, issued: Issued) -> SniSite:

@@ -40,11 +40,45 @@ def test_a_certificate_without_names_is_good_for_none(tmp_path: Path) -> None:
     assert (chains.names(certificate), chains.is_good_for(certificate, "c.lab")) == ((), False)
 
 
-def test_expiry_begins_three_weeks_before(tmp_path: Path) -> None:
-    certificate = issue(tmp_path, "x", common_name("x"), days=(-10, 30)).certificate
+@pytest.mark.parametrize(
+    ("life", "before"),
+    [
+        (timedelta(days=3650), timedelta(days=21)),
+        (timedelta(days=90), timedelta(days=21)),
+        (timedelta(days=85), timedelta(days=21)),
+        (timedelta(days=84), timedelta(days=21)),
+        (timedelta(days=83, hours=23), timedelta(days=20, hours=23, minutes=45)),
+        (timedelta(days=45), timedelta(days=11, hours=6)),
+        (timedelta(days=7), timedelta(days=1, hours=18)),
+        (timedelta(days=6), timedelta(hours=36)),
+        (timedelta(hours=1), timedelta(minutes=15)),
+        (timedelta(seconds=1), timedelta(milliseconds=250)),
+        (timedelta(), timedelta()),
+        (timedelta(days=-30), timedelta()),
+    ],
+    ids=str,
+)
+def test_when_the_warning_begins(life: timedelta, before: timedelta) -> None:
+    end = datetime(2030, 1, 1, tzinfo=UTC)
+    assert chains.expiry_warning(end - life, end) == end - before
+
+
+@pytest.mark.parametrize("begin", [datetime.min, datetime.max])
+@pytest.mark.parametrize("end", [datetime.min, datetime.max])
+def test_no_dates_are_too_strange_for_it(begin: datetime, end: datetime) -> None:
+    begin, end = begin.replace(tzinfo=UTC), end.replace(tzinfo=UTC)
+    assert chains.expiry_warning(begin, end) == end - (timedelta(days=21) if begin < end else timedelta())
+
+
+@pytest.mark.parametrize(
+    ("days", "before"),
+    [((-10, 90), timedelta(days=21)), ((-1, 5), timedelta(hours=36)), ((1, 7), timedelta(hours=36))],
+)
+def test_what_is_said_of_dates(tmp_path: Path, days: tuple[float, float], before: timedelta) -> None:
+    certificate = issue(tmp_path, "x", common_name("x"), days=days).certificate
     end = chains.not_after(certificate)
-    assert list(chains.expiry(certificate, end - timedelta(days=21, seconds=1))) == []
-    assert list(chains.expiry(certificate, end - timedelta(days=21))) == [f"expires on {end:%Y-%m-%d %H:%M} UTC"]
+    assert list(chains.expiry(certificate, end - before - timedelta(seconds=1))) == []
+    assert list(chains.expiry(certificate, end - before)) == [f"expires on {end:%Y-%m-%d %H:%M} UTC"]
     assert "has expired on" in next(chains.expiry(certificate, end))
     assert "is valid only from" in next(
         chains.expiry(certificate, chains.not_before(certificate) - timedelta(seconds=1))

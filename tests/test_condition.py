@@ -1,16 +1,16 @@
 """condition.py: what the master says of itself, there and back, and what is called wrong."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from uwsgi_tls.condition import Certificate, Condition, Member, faults, from_json
+from uwsgi_tls.condition import Certificate, Condition, Member, faults, from_json, span
 
 NOW = 1_800_000_000
 DAY = 86400
-NEAR = 21.0 * DAY
 
-GOOD = Certificate("/a.crt", ("a.example", "b.example"), NOW + 90 * DAY)
+GOOD = Certificate("/a.crt", ("a.example", "b.example"), NOW + 90 * DAY, NOW + 69 * DAY)
 CONDITION = Condition(
     moment=12.5,
     state="serving",
@@ -34,6 +34,14 @@ def test_there_and_back() -> None:
 
 def test_the_rest_of_a_longer_one_behind_it_is_not_read() -> None:
     assert from_json(CONDITION.to_json().encode() + b'ing", "wrong": []}\n') == CONDITION
+
+
+def test_what_a_master_of_before_an_upgrade_says() -> None:
+    values = json.loads(CONDITION.to_json())
+    for each in values["certificates"]:
+        del each["expiry_warning"]
+    (told,) = from_json(json.dumps(values).encode()).certificates
+    assert told == replace(GOOD, expiry_warning=GOOD.not_after)
 
 
 WITHOUT_WRONG = {name: value for name, value in json.loads(CONDITION.to_json()).items() if name != "wrong"}
@@ -89,9 +97,12 @@ FAULTS: list[tuple[tuple[Member, ...], int, tuple[Certificate, ...], list[str]]]
     ((Member(1, 1, 71, "draining", 0, 99.0), Member(1, 2, 72, "serving", 0, 0.0)), 1, (), []),
     ((Member(1, 1, 71, "serving", 0, 7.6),), 1, (), ["worker 1 (pid 71) has given no sign of life for 8 seconds"]),
     ((Member(1, 1, 71, "serving", 0, 4.9),), 1, (), []),
-    ((), 0, (Certificate("a", (), NOW),), ["certificate a has expired"]),
-    ((), 0, (Certificate("a", (), NOW + 3 * DAY),), ["certificate a expires in 3 days"]),
-    ((), 0, (Certificate("a", (), NOW + 22 * DAY),), []),
+    ((), 0, (Certificate("a", (), NOW, NOW - DAY),), ["certificate a has expired"]),
+    ((), 0, (Certificate("a", (), NOW, NOW),), ["certificate a has expired"]),
+    ((), 0, (Certificate("a", (), NOW + 3 * DAY, NOW),), ["certificate a expires in 3 days"]),
+    ((), 0, (Certificate("a", (), NOW + 3 * DAY, NOW + 1),), []),
+    ((), 0, (Certificate("a", (), NOW + DAY, NOW - DAY),), ["certificate a expires in 24 h"]),
+    ((), 0, (Certificate("a", (), NOW + 600, NOW - 600),), ["certificate a expires in 10 min"]),
 ]
 
 
@@ -99,4 +110,12 @@ FAULTS: list[tuple[tuple[Member, ...], int, tuple[Certificate, ...], list[str]]]
 def test_faults(
     workers: tuple[Member, ...], wanted: int, certificates: tuple[Certificate, ...], expected: list[str]
 ) -> None:
-    assert list(faults(workers, wanted, certificates, NOW, NEAR)) == expected
+    assert list(faults(workers, wanted, certificates, NOW)) == expected
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [(0.0, "0 s"), (1.2, "1 s"), (119.0, "119 s"), (120.0, "2 min"), (7200.0, "2 h"), (200_000.0, "2 days")],
+)
+def test_span(seconds: float, expected: str) -> None:
+    assert span(seconds) == expected

@@ -33,17 +33,15 @@ NOT_NAMED = [errno.EPERM, "the configuration does not name it"]
 
 
 @pytest.fixture
-def own() -> Iterator[Path]:
+def own(own: Path) -> Path:
     """A directory of root's own with a site, one more in sni-dir, and files that are nobody's business."""
-    with tempfile.TemporaryDirectory(dir="/root" if os.geteuid() == 0 else None) as name:
-        directory = Path(name)
-        (directory / "sites").mkdir()
-        issue(directory, "s", common_name("server.lab"), pki().ca)
-        issue(directory / "sites", "first.lab", common_name("first.lab"), pki().ca)
-        for file in ("ca.crt", "crl.pem", "passwords", "other.key", "sites/notes.txt", "sites/.hidden"):
-            (directory / file).write_text(f"content of {file}")
-            os.chmod(directory / file, 0o600)
-        yield directory
+    (own / "sites").mkdir()
+    issue(own, "s", common_name("server.lab"), pki().ca)
+    issue(own / "sites", "first.lab", common_name("first.lab"), pki().ca)
+    for file in ("ca.crt", "crl.pem", "passwords", "other.key", "sites/notes.txt", "sites/.hidden"):
+        (own / file).write_text(f"content of {file}")
+        os.chmod(own / file, 0o600)
+    return own
 
 
 def make(directory: Path, *more: str) -> Endpoints:
@@ -193,22 +191,32 @@ def test_what_is_no_file(own: Path, name: str) -> None:
 # --- what is said of dates ----------------------------------------------------------------------
 
 
-def expiring(directory: Path, days: int) -> Endpoints:
-    """A site whose certificate is good for so many days more."""
-    site = issue(directory, "a", common_name("server.lab"), pki().ca, usage=[SERVER], days=(-30, days))
+def expiring(directory: Path, days: float, since: float = -90) -> Endpoints:
+    """A site whose certificate is good for so many days more, and has been for others."""
+    site = issue(directory, "a", common_name("server.lab"), pki().ca, usage=[SERVER], days=(since, days))
     served = Endpoints(config.load(["--https", f":0,{site.crt},{site.key_file}"], {}), [])
     served.make(lambda text: None)
     return served
 
 
 @pytest.mark.parametrize(
-    ("days", "said"),
-    [(10, r"certificate .*/a\.crt: expires on 20\d\d-\d\d-\d\d \d\d:\d\d UTC"), (-1, "has expired on 20"), (30, "")],
+    ("since", "days", "said"),
+    [
+        (-60, 10, r"certificate .*/a\.crt: expires on 20\d\d-\d\d-\d\d \d\d:\d\d UTC"),
+        (-90, 20.9, "expires on 20"),
+        (-90, 21.1, ""),
+        (-4.6, 1.4, "expires on 20"),
+        (-4.4, 1.6, ""),
+        (1, 7, ""),
+        (-90, -1, "has expired on 20"),
+    ],
 )
-def test_the_daily_reminder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int, said: str) -> None:
+def test_the_daily_reminder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, since: float, days: float, said: str
+) -> None:
     lines: list[str] = []
     monkeypatch.setattr(endpoints, "line", lines.append)
-    expiring(tmp_path, days).remind()
+    expiring(tmp_path, days, since).remind()
     assert len(lines) == bool(said)
     assert not said or re.search(said, lines[0])
 

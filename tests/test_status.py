@@ -12,7 +12,7 @@ import pytest
 from uwsgi_tls import status
 from uwsgi_tls.condition import Certificate, Condition, Member
 from uwsgi_tls.control import Master
-from uwsgi_tls.status import Answer, ask, seen, span, text
+from uwsgi_tls.status import Answer, ask, seen, text
 from uwsgi_tls.tree import Process
 
 MB = 1 << 20
@@ -28,7 +28,7 @@ TOLD = Condition(
     started=0,
     workers=(Member(1, 3, 72, "serving", 5, 0.0), Member(2, 3, 73, "serving", 6, 0.0)),
     listeners=("127.0.0.1:443", "/run/a.sock"),
-    certificates=(Certificate("/a.crt", ("a.example",), 1_800_000_000),),
+    certificates=(Certificate("/a.crt", ("a.example",), 1_800_000_000, 1_790_000_000),),
     failure="",
     wrong=(),
 )
@@ -90,14 +90,6 @@ def test_what_is_wrong_for_everybody_to_see(
     itself: Process, members: list[Process], answer: Answer, expected: list[str]
 ) -> None:
     assert list(seen(itself, members, answer)) == expected
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [(0.0, "0 s"), (1.2, "1 s"), (119.0, "119 s"), (120.0, "2 min"), (7200.0, "2 h"), (200_000.0, "2 days")],
-)
-def test_span(seconds: float, expected: str) -> None:
-    assert span(seconds) == expected
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from uwsgi_tls.stats.facts import Facts, ListeningSocket
 from uwsgi_tls.status_file import StatusFile
 from uwsgi_tls.teller import Teller
 
-INFO = CertificateInfo("/a.crt", "CN=a", ("a.example",), datetime.now(UTC) + timedelta(days=90), "EC secp256r1", 1)
+END = datetime.now(UTC) + timedelta(days=3)
+INFO = CertificateInfo("/a.crt", "CN=a", ("a.example",), END, END - timedelta(days=2), "EC secp256r1", 1)
 FACTS = Facts(
     master=1, threads=1, directory="/", sockets=(ListeningSocket("127.0.0.1:443", 100, True),), certificates=(INFO,)
 )
@@ -43,7 +44,10 @@ def test_all_that_is_known() -> None:
     assert before <= told.moment <= time.monotonic()
     assert (told.state, told.generation, told.wanted, told.failure) == ("serving", 3, 2, "worker 2 died")
     assert told.listeners == ("127.0.0.1:443",)
-    assert [(each.file, each.names) for each in told.certificates] == [("/a.crt", ("a.example",))]
+    (certificate,) = told.certificates
+    assert (certificate.file, certificate.names) == ("/a.crt", ("a.example",))
+    end = int(END.timestamp())
+    assert (certificate.not_after, certificate.expiry_warning) == (end, end - 2 * 86400)
     (worker,) = told.workers
     assert (worker.number, worker.generation, worker.pid, worker.state) == (1, 3, 71, "serving")
     assert 0 <= worker.silent < 5
@@ -51,7 +55,7 @@ def test_all_that_is_known() -> None:
 
 
 def test_what_is_wrong_and_in_which_order() -> None:
-    soon = replace(FACTS, certificates=(replace(INFO, not_after=datetime.now(UTC) + timedelta(days=3)),))
+    soon = replace(FACTS, certificates=(replace(INFO, expiry_warning=END - timedelta(days=4)),))
     assert condition(reading(), soon, ["/b.crt"], ["reload failed"]).wrong == (
         "reload failed",
         "worker 2 is missing",

@@ -49,6 +49,7 @@ class CertificateInfo:
     subject: str  # RFC 4514
     names: tuple[str, ...]  # DNS names and IP addresses the certificate is good for
     not_after: datetime  # UTC
+    expiry_warning: datetime  # UTC: from then on somebody should renew it
     key_kind: str  # "RSA 2048", "EC secp256r1", "Ed25519"
     chain_length: int  # certificates in the file, the server's own included
 
@@ -219,6 +220,7 @@ def _credential(
         subject=leaf.subject.rfc4514_string(),
         names=chains.names(leaf),
         not_after=chains.not_after(leaf),
+        expiry_warning=chains.expiry_warning(chains.not_before(leaf), chains.not_after(leaf)),
         key_kind=kind,
         chain_length=len(chain),
     )

@@ -7,7 +7,10 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
-EXPIRY_WARNING = timedelta(days=21)
+EXPIRY_WARNING_MAX = timedelta(days=21)
+# A quarter of its life, if that is less: certbot 4 renews when a third is left, or half of less than 10 days, so that a
+# warning means that renewal has failed.
+EXPIRY_WARNING_SHARE = 4
 
 _BROKEN_HASHES = (hashes.SHA1, hashes.MD5)
 
@@ -62,12 +65,21 @@ def not_before(certificate: x509.Certificate) -> datetime:
     return certificate.not_valid_before.replace(tzinfo=UTC)
 
 
+def expiry_warning(begin: datetime, end: datetime) -> datetime:
+    """From when on somebody should renew a certificate that is valid from `begin` to `end`, UTC.
+
+    At its end where that comes before its beginning, so that no dates lead out of what a datetime can hold.
+    """
+    life = max(end - begin, timedelta())
+    return end - min(life / EXPIRY_WARNING_SHARE, EXPIRY_WARNING_MAX)
+
+
 def expiry(certificate: x509.Certificate, now: datetime) -> Iterator[str]:
     """What is to be said of its dates, if anything."""
     end, begin = not_after(certificate), not_before(certificate)
     if end <= now:
         yield f"has expired on {end:%Y-%m-%d %H:%M} UTC; clients will refuse it"
-    elif end <= now + EXPIRY_WARNING:
+    elif now >= expiry_warning(begin, end):
         yield f"expires on {end:%Y-%m-%d %H:%M} UTC"
     if begin > now:
         yield f"is valid only from {begin:%Y-%m-%d %H:%M} UTC on; clients will refuse it"

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 SILENT_SECONDS = 5.0  # a worker gives two signs of life a second
-DAY_SECONDS = 86400
+
+_SPANS = (("days", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Certificate:
     file: str
     names: tuple[str, ...]
     not_after: int  # UTC, seconds since the epoch
+    expiry_warning: int  # likewise: from then on somebody should renew it
 
     def __str__(self) -> str:
         names = ", ".join(self.names) or "no name"
@@ -105,15 +107,18 @@ def _member(values: dict[str, Any]) -> Member:
 def _certificate(values: dict[str, Any]) -> Certificate:
     end = int(values["not_after"])
     datetime.fromtimestamp(end, UTC)  # raises what from_json() takes for no date
-    return Certificate(str(values["file"]), tuple(map(str, values["names"])), end)
+    warning = int(values.get("expiry_warning", end))  # a master of before an upgrade does not tell it
+    return Certificate(str(values["file"]), tuple(map(str, values["names"])), end, warning)
 
 
-def faults(
-    workers: Sequence[Member], wanted: int, certificates: Sequence[Certificate], now: float, near: float
-) -> Iterator[str]:
-    """What is wrong with workers, of which `wanted` should serve, and with certificates at `now` (UTC seconds), which
-    are to be named from `near` seconds before their end on.
-    """
+def span(seconds: float) -> str:
+    """A length of time in one unit."""
+    name, unit = next((pair for pair in _SPANS if seconds >= 2 * pair[1]), _SPANS[-1])
+    return f"{seconds / unit:.0f} {name}"
+
+
+def faults(workers: Sequence[Member], wanted: int, certificates: Sequence[Certificate], now: float) -> Iterator[str]:
+    """What is wrong with workers, of which `wanted` should serve, and with certificates at `now` (UTC seconds)."""
     there = {worker.number for worker in workers if worker.state != "draining"}
     for number in sorted(set(range(1, wanted + 1)) - there):
         yield f"worker {number} is missing"
@@ -123,5 +128,5 @@ def faults(
     for each in certificates:
         if each.not_after <= now:
             yield f"certificate {each.file} has expired"
-        elif each.not_after <= now + near:
-            yield f"certificate {each.file} expires in {(each.not_after - now) / DAY_SECONDS:.0f} days"
+        elif now >= each.expiry_warning:
+            yield f"certificate {each.file} expires in {span(each.not_after - now)}"

@@ -17,7 +17,6 @@ from functools import partial
 from uwsgi_tls import certificates, privileges, sites, vhosts
 from uwsgi_tls.acceptor import Listener
 from uwsgi_tls.certificates import CertificateInfo
-from uwsgi_tls.chains import EXPIRY_WARNING
 from uwsgi_tls.listeners import HttpsSocket
 from uwsgi_tls.logs import line
 from uwsgi_tls.monitor import Monitor, start
@@ -112,7 +111,7 @@ class Endpoints:
         """Says which certificates are about to expire, or have."""
         now = datetime.now(UTC)
         for info in self.certificates:
-            if info.not_after <= now + EXPIRY_WARNING:
+            if now >= info.expiry_warning:
                 verb = "has expired" if info.not_after <= now else "expires"
                 line(f"certificate {info.file}: {verb} on {info.not_after:%Y-%m-%d %H:%M} UTC")
 

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from uwsgi_tls import condition, control, tree
-from uwsgi_tls.condition import Condition
+from uwsgi_tls.condition import Condition, span
 from uwsgi_tls.control import Dead, Master, Parser, Stopped
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.status_file import GOODBYE, SUFFIX
@@ -34,7 +34,6 @@ ANSWER_BYTES_MAX = 1 << 24
 
 _MASTERS_TITLE = re.compile(r"uwsgi-tls master \(generation \d+, workers (\d+)\): (\w+)")
 _ROLE = re.compile(r"uwsgi-tls (worker \d+|monitor|stats)(?: \((generation \d+)\))?(?:: (\w+))?")
-_SPANS = (("days", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def run(words: Sequence[str]) -> int:
@@ -156,12 +155,6 @@ def text(itself: Process, members: Sequence[Process], answer: Answer, wrong: Seq
         yield from (f"  {each}" for each in wrong)
     if answer.remark:
         yield answer.remark
-
-
-def span(seconds: float) -> str:
-    """A length of time in one unit."""
-    name, unit = next((pair for pair in _SPANS if seconds >= 2 * pair[1]), _SPANS[-1])
-    return f"{seconds / unit:.0f} {name}"
 
 
 def _role(process: Process) -> str:

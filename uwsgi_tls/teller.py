@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from uwsgi_tls import condition
-from uwsgi_tls.chains import EXPIRY_WARNING
+from uwsgi_tls.certificates import CertificateInfo
 from uwsgi_tls.condition import Certificate, Condition, Member
 from uwsgi_tls.logs import line
 from uwsgi_tls.scoreboard import Reading, Told
@@ -35,10 +35,7 @@ class Teller:
         """All that is known, as it is now."""
         facts, now = self._describe(), time.monotonic()
         workers = tuple(_member(told, now) for told in reading.workers)
-        certificates = tuple(
-            Certificate(info.file, info.names, int(info.not_after.timestamp())) for info in facts.certificates
-        )
-        near = EXPIRY_WARNING.total_seconds()
+        certificates = tuple(map(_certificate, facts.certificates))
         kept = [
             f"certificate {file} and its key could not be read again: they are as they were" for file in self._kept()
         ]
@@ -53,8 +50,12 @@ class Teller:
             listeners=tuple(sock.name for sock in facts.sockets),
             certificates=certificates,
             failure=failure,
-            wrong=(*wrong, *condition.faults(workers, wanted, certificates, time.time(), near), *kept),
+            wrong=(*wrong, *condition.faults(workers, wanted, certificates, time.time()), *kept),
         )
+
+
+def _certificate(info: CertificateInfo) -> Certificate:
+    return Certificate(info.file, info.names, int(info.not_after.timestamp()), int(info.expiry_warning.timestamp()))
 
 
 def _member(told: Told, now: float) -> Member:

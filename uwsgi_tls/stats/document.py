@@ -154,6 +154,7 @@ def _tls(reading: Reading, facts: Facts) -> dict[str, Any]:
                 "subject": info.subject,
                 "names": list(info.names),
                 "not_after": int(info.not_after.timestamp()),
+                "expiry_warning": int(info.expiry_warning.timestamp()),
                 "key": info.key_kind,
             }
             for info in facts.certificates

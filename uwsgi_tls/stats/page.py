@@ -54,6 +54,10 @@ function age(seconds) {
     if (seconds >= 2 * size) return Math.floor(seconds / size) + " " + unit;
   return Math.max(0, Math.floor(seconds)) + " s";
 }
+function remaining(c, now) {
+  const left = c.not_after - now;
+  return now < c.expiry_warning ? age(left) : {bad: left > 0 ? age(left) : "expired"};
+}
 const sum = (group) => Object.values(group).reduce((a, b) => a + b, 0);
 function chart(svg, points) {
   const top = Math.max(...points, 1e-9);
@@ -156,9 +160,8 @@ function show(now) {
     ["other", {"backend errors": tls.backend_errors, exceptions: tls.exceptions, "spooled bytes": tls.spooled,
       "failed reloads": tls.failed_reloads, harakiris: tls.harakiris}]]);
   table("certificates", ["certificate", "names", "expires", "in", "key", "file"], tls.certificates.map((c) => {
-    const left = c.not_after - tls.time;
     return [c.subject, c.names.join(", "), new Date(c.not_after * 1000).toISOString().slice(0, 10),
-      left < 14 * 86400 ? {bad: left > 0 ? age(left) : "expired"} : age(left), c.key, c.file];
+      remaining(c, tls.time), c.key, c.file];
   }));
 }
 async function look() {

@@ -79,10 +79,12 @@ def _gauges(reading: Reading, facts: Facts) -> Iterator[str]:
         for number, sock in enumerate(facts.sockets[:SOCKETS])
     }
     yield _metric("listen_queue", "gauge", "Connections that wait to be accepted.", queues)
-    ends: Samples = {
-        (("file", info.file), ("subject", info.subject)): info.not_after.timestamp() for info in facts.certificates
-    }
+    certificates = {(("file", info.file), ("subject", info.subject)): info for info in facts.certificates}
+    ends: Samples = {labels: info.not_after.timestamp() for labels, info in certificates.items()}
     yield _metric("certificate_not_after_seconds", "gauge", "When a certificate expires, since the epoch.", ends)
+    soon: Samples = {labels: info.expiry_warning.timestamp() for labels, info in certificates.items()}
+    name = "certificate_expiry_warning_seconds"
+    yield _metric(name, "gauge", "From when on a certificate should be renewed, since the epoch.", soon)
 
 
 def _grouped(counts: Mapping[str, int], name: str, metric: str, label: str, help: str) -> Iterator[str]:
