@@ -1,6 +1,7 @@
 """failures.py: what a line about a handshake says, and that a flood of them is few lines."""
 
 import re
+import string
 import time
 from collections.abc import Callable
 
@@ -96,6 +97,18 @@ def test_words_of_clients_hide_no_other_kind(log: Log) -> None:
     assert log.lines[-1].endswith(": what was sent is not TLS")
     say.keep_time(log.now + PERIOD_SECONDS)
     assert len(log.lines) == 2 * (LINES_OF_A_KIND + 1) + 1
+
+
+@pytest.mark.parametrize(
+    "form", ["/CN={}", "CN={},O=Lab", "emailAddress={}+CN=x", "1.2.3.4=#{}", "#30{}", "O={}, which is no CA", ""]
+)
+def test_no_form_of_a_name_makes_a_kind(log: Log, form: str) -> None:
+    """`tls.shown_subject` has several: RFC 2253's where X509_NAME_oneline could deceive, as with a backslash in it."""
+    say = Failures()
+    for letter in string.ascii_lowercase:
+        for words in ("it is self-signed, and not trusted here: ", "it was issued by "):
+            fail(say, f"client certificate refused: {words}{form.format(letter)}", 1, "certificate")
+    assert len(log.lines) == 2 * LINES_OF_A_KIND
 
 
 def test_alerts_are_kinds_of_their_own(log: Log) -> None:

@@ -17,6 +17,8 @@ from uwsgi_tls.logs import line
 LINES_OF_A_KIND = 3
 PERIOD_SECONDS = 60.0
 NEVER = float("inf")
+# Where words of the client's begin: names of certificates as "/CN=x" or as "CN=x" (rfc2253.py), dates, serials.
+_THEIRS = re.compile(r"[/(0-9]|\w+=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,8 @@ class Failure:
 
     @property
     def kind(self) -> tuple[str, str, str]:
-        """Nothing of it is the client's own words: names of certificates begin with "/", and dates with a digit."""
-        return self.counted, self.alert, re.split(r"[/(0-9]", self.reason, maxsplit=1)[0]
+        """Nothing of it is the client's own words."""
+        return self.counted, self.alert, _THEIRS.split(self.reason, maxsplit=1)[0]
 
     def __str__(self) -> str:
         return self.text()
