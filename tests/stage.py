@@ -1,7 +1,8 @@
 """A proxy backend on a stage: one node whose connections the test accepts, a real lounge, clients that are not real.
 
-`Wire` stands in for a client's connection, `Stage` is the backend with its service thread. For the tests of what is
-below blackbox/test_http_to.py: answers cut into pieces that no real backend would send, and races that nobody wins.
+A `Wire` (wire.py) stands in for a client's connection, `Stage` is the backend with its service thread. For the tests of
+what is below blackbox/test_http_to.py: answers cut into pieces that no real backend would send, and races that nobody
+wins. The service thread drains a wire, so a test has it done there.
 """
 
 from __future__ import annotations
@@ -10,77 +11,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 from test_uwsgi_packet import decode
+from wire import ALL, LIMITS, Wire
 
 from uwsgi_tls.backends.nodes import Node, Nodes
 from uwsgi_tls.backends.proxy import NodeProtocol, Policy, ProxyBackend
 from uwsgi_tls.backends.uwsgi import UwsgiProtocol
-from uwsgi_tls.connection import Connection
-from uwsgi_tls.exchange import Exchange
-from uwsgi_tls.http import head_end, parse_head
 from uwsgi_tls.lounge import Lounge
-from uwsgi_tls.service import Limits, Room, Service
+from uwsgi_tls.service import Room, Service
 from uwsgi_tls.spool import Spool
 
 SECONDS = 5.0
-LIMITS = Limits(1, 1, 1, 1, 1, 4096, 100, 0, memory_bytes=1000)
 POLICY = Policy(connect=1, answer=1, grace=30, websockets=True)
 UWSGI = UwsgiProtocol(modifier1=5, modifier2=7, extra=(("EXTRA", "1"),))
-
-
-@dataclass
-class Wire:
-    """The client's connection: takes as much as `capacity`, and is drained by the test in the service thread."""
-
-    service: Service
-    capacity: int
-    taken: bytearray = field(default_factory=bytearray)
-    step: Callable[[int], None] | None = None
-    closed: bool = False
-    done: threading.Event = field(default_factory=threading.Event)
-    exchange: Exchange | None = None
-    deadline: float = 0.0
-    peer: tuple[str, str] = ("192.0.2.1", "4711")
-    variables: dict[str, str] = field(default_factory=lambda: {"SERVER_PORT": "443"})
-    packed: str = ""
-    variables_size: int = 0
-    endpoint: Any = field(default_factory=lambda: SimpleNamespace(port="443", name="test"))
-    waits: int = 0  # how often it was parked until an answer comes
-
-    def write(self, data: bytes) -> int:
-        sent = min(len(data), self.capacity)
-        self.taken += data[:sent]
-        self.capacity -= sent
-        return sent
-
-    def wait_to_write(self, step: Callable[[int], None], progress: bool, latest: float = 0.0) -> None:
-        self.step = step
-
-    def wait_for_answer(self) -> None:
-        self.waits += 1
-
-    def resume(self) -> None:
-        self.done.set()
-
-    def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            assert self.exchange is not None
-            self.exchange.client_gone()
-            self.done.set()
-
-    @property
-    def body(self) -> bytes:
-        return bytes(self.taken.partition(b"\r\n\r\n")[2])
-
-    @property
-    def status(self) -> int:
-        return int(self.taken[9:12] or 0)
 
 
 class Stage:
@@ -98,11 +43,10 @@ class Stage:
         self.thread = threading.Thread(target=self.lounge.serve, daemon=True)
         self.thread.start()
 
-    def ask(self, method: str = "GET", body: bytes | None = None, capacity: int = 1 << 40, fields: str = "") -> Wire:
+    def ask(self, method: str = "GET", body: bytes | None = None, capacity: int = ALL, fields: str = "") -> Wire:
         """Begins with a request; the node's end of it is `accept`'s."""
-        raw = f"{method} /x HTTP/1.1\r\nHost: h\r\n{fields}\r\n".encode()
         wire = Wire(self.service, capacity)
-        wire.exchange = exchange = Exchange(cast(Connection, wire), parse_head(raw[: head_end(raw, 4096)], 100))
+        exchange = wire.begin(f"{method} /x HTTP/1.1\r\nHost: h\r\n{fields}\r\n")
         if body is not None:
             exchange.body = Spool(LIMITS.memory_bytes)
             exchange.body.append(body)

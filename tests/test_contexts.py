@@ -23,7 +23,7 @@ from handshakes import (
     tcp_server,
 )
 from OpenSSL import SSL
-from pki import SERVER, Issued, Pki, common_name, issue, pki, revocation_list
+from pki import SERVER, Issued, Pki, common_name, issue, revocation_list
 
 from uwsgi_tls import certificates, contexts, policy, sites, tls, vhosts
 from uwsgi_tls.client_allow import Rule
@@ -32,11 +32,6 @@ from uwsgi_tls.https_option import HttpsListener, Site, parse_sni, parse_sni2, p
 from uwsgi_tls.options import Config
 
 TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
-
-
-@pytest.fixture(scope="module")
-def lab() -> Pki:
-    return pki()
 
 
 def context_of(config: Config) -> SSL.Context:

@@ -9,18 +9,11 @@ from pathlib import Path
 
 import pytest
 from forked import in_child
+from log_daemon import log_daemon
 
 from uwsgi_tls import datagrams, heritage
 from uwsgi_tls.datagrams import Datagrams
 from uwsgi_tls.heritage import Heritage
-
-
-@contextmanager
-def a_daemon(path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
-        daemon.bind(str(path))
-        daemon.settimeout(5)
-        yield daemon
 
 
 @contextmanager
@@ -31,14 +24,14 @@ def connected(path: Path) -> Iterator[Datagrams]:
 
 
 def test_each_is_one(tmp_path: Path) -> None:
-    with a_daemon(tmp_path / "log") as daemon, connected(tmp_path / "log") as log:
+    with log_daemon(tmp_path / "log") as daemon, connected(tmp_path / "log") as log:
         log.send(b"one")
         log.send(b"x" * 60_000)
         assert [len(daemon.recv(1 << 17)) for _ in range(2)] == [3, 60_000]
 
 
 def test_one_that_does_not_read(tmp_path: Path) -> None:
-    with a_daemon(tmp_path / "log") as daemon, connected(tmp_path / "log") as log:
+    with log_daemon(tmp_path / "log") as daemon, connected(tmp_path / "log") as log:
         sent = 0
         with pytest.raises(BlockingIOError):  # noqa: PT012 how many there is room for is the kernel's
             while True:
@@ -53,13 +46,13 @@ def test_one_that_is_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     path = tmp_path / "log"
-    with a_daemon(path):
+    with log_daemon(path):
         log = Datagrams(str(path))
     with log._socket:
         with pytest.raises(ConnectionRefusedError):  # it tries to connect again, in vain
             log.send(b"lost")
         path.unlink()
-        with a_daemon(path) as daemon:
+        with log_daemon(path) as daemon:
             with pytest.raises(OSError, match=r"refused|not connected"):  # but not at each line
                 log.send(b"lost")
             now[0] += datagrams.RETRY_SECONDS
@@ -80,7 +73,7 @@ def test_nobody_is_there(tmp_path: Path) -> None:
 def test_the_next_program_has_it_as_it_was(tmp_path: Path, away: bool) -> None:
     """Whether or not the daemon could be reached anew."""
     path = tmp_path / "log"
-    with a_daemon(path) as daemon, connected(path):
+    with log_daemon(path) as daemon, connected(path):
         table = Heritage(heritage.kept())
 
         def child() -> object:

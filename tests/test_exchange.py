@@ -1,6 +1,6 @@
 """exchange.py: every byte of a response, in order, whatever the client takes of it and whoever gives up when.
 
-A `Wire` stands in for the connection: it takes as much as it is told and is drained by hand, or by another thread.
+A `Wire` (wire.py) stands in for the connection, and is drained by hand, or by another thread.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import threading
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import BinaryIO, cast
@@ -18,74 +18,19 @@ from typing import BinaryIO, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wire import ALL, LIMITS, Wire
 
 from uwsgi_tls import exchange as module
 from uwsgi_tls.access import STATUS_CLIENT_LEFT
 from uwsgi_tls.access_log import AccessLog, AccessRecord
-from uwsgi_tls.connection import Connection
 from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.gone import Gone
-from uwsgi_tls.http import head_end, parse_head
 from uwsgi_tls.lounge import NEVER, Lounge
 from uwsgi_tls.response import BadResponse
 from uwsgi_tls.service import Backend, Limits, Room, Service
 from uwsgi_tls.spool import Disk, Spool
 
-LIMITS = Limits(1, 1, 1, 1, 1, 4096, 100, 0, memory_bytes=1000)
-ALL = 1 << 40
 NO_BACKEND = cast(Backend, None)
-
-
-@dataclass
-class Wire:
-    """A connection's place."""
-
-    service: Service
-    capacity: int = ALL
-    left: bool = False  # the client
-    taken: bytearray = field(default_factory=bytearray)
-    step: Callable[[int], None] | None = None  # parked until the client has read some
-    closed: bool = False
-    resumed: int = 0
-    waits_for_answer: int = 0
-    deadline: float = 1.0
-    latest: float = NEVER
-    exchange: Exchange | None = None
-    peer: tuple[str, str] = ("192.0.2.1", "4711")
-    variables: dict[str, str] = field(default_factory=dict)
-
-    def write(self, data: bytes) -> int:
-        if self.left:
-            raise Gone("reset")
-        sent = min(len(data), self.capacity)
-        self.taken += data[:sent]
-        self.capacity -= sent
-        return sent
-
-    def wait_to_write(self, step: Callable[[int], None], progress: bool, latest: float = NEVER) -> None:
-        self.deadline, self.step, self.latest = 1.0, step, latest
-
-    def wait_for_answer(self) -> None:
-        self.waits_for_answer += 1
-
-    def resume(self) -> None:
-        self.resumed += 1
-
-    def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            assert self.exchange is not None
-            self.exchange.client_gone()
-
-    def drain(self, capacity: int = ALL) -> None:
-        """The client reads so much: what the lounge and Connection.ready do then."""
-        self.capacity = capacity
-        step, self.step = self.step, None
-        assert step is not None, "not parked"
-        try:
-            step(0)
-        except Gone:
-            self.close()
 
 
 class Log:
@@ -105,19 +50,8 @@ def an_exchange(request: str = GET, capacity: int = ALL, limits: Limits = LIMITS
     log = Log()
     service = Service(limits, Lounge(1), NO_BACKEND, Room(1), export_cert=False, worker=3, pid=77)
     service.access_log = cast(AccessLog, log)
-    raw = request.encode()
-    head = parse_head(raw[: head_end(raw, 4096)], 100) if request else None
     wire = Wire(service, capacity)
-    wire.exchange = Exchange(cast(Connection, wire), head)
-    return wire.exchange, wire, log
-
-
-def body_of(wire: Wire) -> bytes:
-    return bytes(wire.taken.partition(b"\r\n\r\n")[2])
-
-
-def head_of(wire: Wire) -> str:
-    return wire.taken.partition(b"\r\n\r\n")[0].decode()
+    return wire.begin(request), wire, log
 
 
 HTTP_1_0 = "GET /x HTTP/1.0\r\nHost: h\r\n\r\n"
@@ -165,13 +99,13 @@ def test_framing(
         assert log.records == []
         wire.drain()
         assert wire.resumed == 1
-    assert body_of(wire) == body
-    assert head_of(wire).startswith(f"HTTP/1.1 {status}\r\n")
+    assert wire.body == body
+    assert wire.head.startswith(f"HTTP/1.1 {status}\r\n")
     assert exchange.keep_alive is stays
     (record,) = log.records
     sent = b"" if not body or body.startswith(b"0") else b"hello"
     assert (record["status"], record["rsize"], record["wid"], record["pid"]) == (int(status[:3]), len(sent), 3, 77)
-    assert record["hsize"] == len(head_of(wire)) + 4
+    assert record["hsize"] == len(wire.head) + 4
 
 
 def test_head_and_first_block_go_together() -> None:
@@ -209,7 +143,7 @@ def test_the_server_may_want_to_close(limits: dict[str, int]) -> None:
     exchange.start("200 OK", LENGTH_5)
     exchange.write(b"hello")
     exchange.finish()
-    assert "Connection: close" in head_of(wire)
+    assert "Connection: close" in wire.head
     assert exchange.keep_alive is False
 
 
@@ -230,9 +164,9 @@ def test_fail_before_anything_was_sent() -> None:
     exchange, wire, log = an_exchange()
     exchange.start("200 OK", [("Secret", "x")])
     assert exchange.fail(502, "because") is True
-    assert head_of(wire).startswith("HTTP/1.1 502 Bad Gateway\r\n")
-    assert "Secret" not in head_of(wire)
-    assert body_of(wire) == b"502 Bad Gateway\n"
+    assert wire.head.startswith("HTTP/1.1 502 Bad Gateway\r\n")
+    assert "Secret" not in wire.head
+    assert wire.body == b"502 Bad Gateway\n"
     assert exchange.keep_alive
     assert [record["status"] for record in log.records] == [502]
 
@@ -266,7 +200,7 @@ def test_fail_when_all_is_over() -> None:
 def test_who_may_come_back_later_is_told_when(status: int, later: bool) -> None:
     exchange, wire, _ = an_exchange()
     exchange.fail(status, "because")
-    assert ("\r\nRetry-After: 5" in head_of(wire)) is later
+    assert ("\r\nRetry-After: 5" in wire.head) is later
 
 
 @pytest.mark.parametrize(
@@ -284,9 +218,9 @@ def test_the_server_field(server: str, headers: list[tuple[str, str]], field: st
     exchange.start("200 OK", [*headers, *LENGTH_5])
     exchange.write(b"hello")
     exchange.finish()
-    fields = [line.partition(": ")[2] for line in head_of(wire).split("\r\n") if line.startswith("Server:")]
+    fields = [line.partition(": ")[2] for line in wire.head.split("\r\n") if line.startswith("Server:")]
     assert fields == ([field] if field else [])
-    assert "\r\nDate: " in head_of(wire)
+    assert "\r\nDate: " in wire.head
 
 
 # --- clients that leave -----------------------------------------------------------------------
@@ -380,7 +314,7 @@ def test_a_producer_that_is_far_ahead_waits(monkeypatch: pytest.MonkeyPatch, lea
         while thread.is_alive() or wire.step is not None:
             if wire.step is not None:
                 wire.drain()
-        assert body_of(wire) == b"".join(bytes([number]) * 1000 for number in range(100))
+        assert wire.body == b"".join(bytes([number]) * 1000 for number in range(100))
     thread.join(5)
     assert not thread.is_alive()
     assert wire.closed is leaves
@@ -457,7 +391,7 @@ def test_a_producer_far_ahead_of_a_client_that_is_slow_but_fair(monkeypatch: pyt
     assert waits.total > 100.0
     assert written == 200
     wire.drain()
-    assert body_of(wire) == bytes(200_000)
+    assert wire.body == bytes(200_000)
     assert not wire.closed
 
 
@@ -498,7 +432,7 @@ def test_time_of_a_client_that_is_behind() -> None:
     assert wire.latest == 5005.0 + 2 * 10, "who was fast may not rest for long"
     wire.drain(ALL)
     assert wire.step is None
-    assert len(body_of(wire)) == 50_000
+    assert len(wire.body) == 50_000
     lounge.now, wire.capacity = 6000.0, 0
     exchange.write(b"x" * 30_000)
     assert wire.latest == 6010.0
@@ -553,7 +487,7 @@ def test_a_producer_that_can_stop_is_told_before_the_disk_is_full(
         exchange.write(b"end")
         assert exchange.finish() is True
         body = b"".join(b"3e8\r\n%4d%b\r\n" % (number, b"x" * 996) for number in range(blocks))
-        assert body_of(wire) == body + b"3\r\nend\r\n0\r\n\r\n"
+        assert wire.body == body + b"3\r\nend\r\n0\r\n\r\n"
 
 
 def test_an_application_that_cannot_stop_is_cut(tmp_path: Path) -> None:
@@ -593,7 +527,7 @@ def test_a_file_is_not_stored(tmp_path: Path) -> None:
     assert exchange.send_file(Counted(b"hello" * 50_000), 250_000) is False
     assert not is_full(exchange)
     wire.drain()
-    assert len(body_of(wire)) == 250_000
+    assert len(wire.body) == 250_000
 
 
 # --- blocks -----------------------------------------------------------------------------------
@@ -626,7 +560,7 @@ def test_blocks_that_are_not_plain_bytes(block: bytes, true: bytes, capacity: in
     exchange.finish()
     if capacity == 0:
         wire.drain()
-    assert body_of(wire) == b"%x\r\n%b\r\n3\r\nend\r\n0\r\n\r\n" % (memoryview(true).nbytes, true)
+    assert wire.body == b"%x\r\n%b\r\n3\r\nend\r\n0\r\n\r\n" % (memoryview(true).nbytes, true)
     assert [record["rsize"] for record in log.records] == [memoryview(true).nbytes + 3]
 
 
@@ -656,7 +590,7 @@ def test_a_block_after_the_end(headers: list[tuple[str, str]], capacity: int) ->
             wire.drain()
             done = True
     chunks = b"1388\r\n%b\r\n0\r\n\r\n" % (b"x" * 5000)
-    assert body_of(wire) == (b"x" * 5000 if headers else chunks)
+    assert wire.body == (b"x" * 5000 if headers else chunks)
     assert exchange.keep_alive
     assert [record["rsize"] for record in log.records] == [5000]
 
@@ -681,7 +615,7 @@ def test_every_byte_in_order(blocks: list[bytes], takes: list[int], first: int) 
     done = exchange.finish()
     while not done and not wire.resumed:
         wire.drain(next(appetite, ALL))
-    assert body_of(wire) == b"".join(b"%x\r\n%b\r\n" % (len(block), block) for block in blocks if block) + b"0\r\n\r\n"
+    assert wire.body == b"".join(b"%x\r\n%b\r\n" % (len(block), block) for block in blocks if block) + b"0\r\n\r\n"
     assert (len(log.records), exchange.waiting(), wire.resumed) == (1, 0, 0 if done else 1)
 
 
@@ -722,7 +656,7 @@ def test_two_threads() -> None:
         thread.join(20)
         assert not thread.is_alive()
         assert done or wire.resumed == 1
-        assert body_of(wire) == b"".join(bytes([number]) * 1009 for number in range(200))
+        assert wire.body == b"".join(bytes([number]) * 1009 for number in range(200))
         assert len(log.records) == 1
 
 
@@ -739,7 +673,7 @@ def test_a_producer_in_our_thread_is_told_when_the_client_has_caught_up() -> Non
     assert wire.waits_for_answer == 1
     exchange.write(b"y")
     assert exchange.finish() is True
-    assert body_of(wire).endswith(b"1\r\ny\r\n0\r\n\r\n")
+    assert wire.body.endswith(b"1\r\ny\r\n0\r\n\r\n")
 
 
 def test_others_have_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -781,7 +715,7 @@ def test_a_file(capacity: int) -> None:
     if not exchange.send_file(file, 250_000):
         while not wire.resumed:
             wire.drain(7000)
-    assert body_of(wire) == b"hello" * 50_000
+    assert wire.body == b"hello" * 50_000
     assert file.closes == 1
     assert [record["rsize"] for record in log.records] == [250_000]
 
@@ -790,7 +724,7 @@ def test_a_file_of_which_a_part_is_wanted() -> None:
     exchange, wire, _ = an_exchange()
     exchange.start("206 Partial Content", LENGTH_5)
     assert exchange.send_file(Counted(b"hello, world"), 12) is True
-    assert body_of(wire) == b"hello"
+    assert wire.body == b"hello"
 
 
 def test_a_file_for_head() -> None:
@@ -798,7 +732,7 @@ def test_a_file_for_head() -> None:
     exchange, wire, _ = an_exchange(HEAD)
     exchange.start("200 OK", LENGTH_5)
     assert exchange.send_file(file, 5) is True
-    assert (body_of(wire), file.closes) == (b"", 1)
+    assert (wire.body, file.closes) == (b"", 1)
 
 
 def test_a_file_that_is_shorter_than_was_said() -> None:
@@ -824,7 +758,7 @@ def test_a_file_that_shrinks_under_way(tmp_path: Path) -> None:
     wire.drain()
     assert wire.closed
     assert file.closed
-    assert len(body_of(wire)) < 200_000
+    assert len(wire.body) < 200_000
 
 
 def test_a_client_that_leaves_in_a_file() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,13 +28,6 @@ def fifo(tmp_path: Path) -> Iterator[Fifo]:
     yield pipe
     pipe.remove()
     signal.signal(signal.SIGIO, before)
-
-
-@pytest.fixture
-def own() -> Iterator[Path]:
-    """A directory that nobody else may change, which /tmp is not for root."""
-    with tempfile.TemporaryDirectory(dir="/root" if os.geteuid() == 0 else None) as name:
-        yield Path(name)
 
 
 def write(pipe: Fifo, text: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from journal import entry
+from log_daemon import log_daemon
 
 from uwsgi_tls.journald import VALUE_BYTES, Journal
 from uwsgi_tls.log_targets import NOTICE, Target
@@ -13,9 +14,7 @@ from uwsgi_tls.log_targets import NOTICE, Target
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
-        daemon.bind(str(tmp_path / "journal"))
-        daemon.settimeout(5)
+    with log_daemon(tmp_path / "journal") as daemon:
         yield daemon
 
 

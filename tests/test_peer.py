@@ -30,7 +30,7 @@ from handshakes import (
     option,
 )
 from OpenSSL import SSL, crypto
-from pki import CLIENT, CLIENT_DN, Issued, Pki, common_name, issue, pki
+from pki import CLIENT, CLIENT_DN, Issued, Pki, common_name, issue
 
 from uwsgi_tls import client_allow, peer, tls
 
@@ -39,11 +39,6 @@ if TYPE_CHECKING:  # generic only in newer versions of cryptography
 
 WITH_NEWLINES = {"HTTPS_CC", "SSL_CLIENT_CERT"}  # PEM
 ANY_BYTES = {"HTTPS_CLIENT_CERTIFICATE"}  # DER
-
-
-@pytest.fixture(scope="session")
-def lab() -> Pki:
-    return pki()
 
 
 def shown(client: Issued, *options: str) -> dict[str, str]:

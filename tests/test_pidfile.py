@@ -1,8 +1,7 @@
 """pidfile.py: made, written, removed or emptied, and never another's."""
 
 import os
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,6 @@ from uwsgi_tls.pidfile import Pidfile
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away, or is led astray by it")
 
 SOMEBODY = 4242424
-
-
-@pytest.fixture
-def own() -> Iterator[Path]:
-    """A directory that nobody else may change, which /tmp is not for root."""
-    with tempfile.TemporaryDirectory(dir="/root" if os.geteuid() == 0 else None) as name:
-        yield Path(name)
 
 
 def test_life(tmp_path: Path) -> None:

@@ -9,16 +9,11 @@ from pathlib import Path
 
 import pytest
 from handshakes import both_versions, client_context, handshake, option
-from pki import CLIENT, Issued, Pki, common_name, issue, pki, revocation_list
+from pki import CLIENT, Issued, Pki, common_name, issue, revocation_list
 
 from uwsgi_tls import certificates, contexts, revocations, sites
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.options import Config
-
-
-@pytest.fixture(scope="module")
-def lab() -> Pki:
-    return pki()
 
 
 @pytest.fixture(scope="module")

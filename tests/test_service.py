@@ -55,6 +55,19 @@ def a_service(handle: Callable[[Exchange], bool], *, threads: int = 1, blocking:
     return Service(LIMITS, Lounge(1), backend, Room(threads), export_cert=False, worker=1, pid=1)
 
 
+def busy_service() -> tuple[Service, list[str]]:
+    """One whose only thread is taken, and the names of those whom it has served since, at once."""
+    served: list[str] = []
+
+    def handle(exchange: Exchange) -> bool:
+        served.append(cast(Waiting, exchange).name)
+        return True
+
+    service = a_service(handle)
+    assert service.room.enter()
+    return service, served
+
+
 # --- room -------------------------------------------------------------------------------------
 
 
@@ -89,14 +102,8 @@ def test_nobody_enters_before_those_who_wait() -> None:
 
 def test_clients_that_pipeline_have_their_turns() -> None:
     """Who leaves the room and asks again stands behind those who have come meanwhile, and is not forgotten."""
-    served: list[str] = []
+    service, served = busy_service()
     requests = {"a": 3, "b": 2, "c": 1}
-
-    def handle(exchange: Exchange) -> bool:
-        served.append(cast(Waiting, exchange).name)
-        return True
-
-    service = a_service(handle)
 
     def ask(name: str) -> None:
         while requests[name]:
@@ -106,7 +113,6 @@ def test_clients_that_pipeline_have_their_turns() -> None:
             if not service.dispatch(each):
                 return
 
-    assert service.room.enter()
     for name in requests:
         ask(name)
     service.room.leave()
@@ -117,14 +123,7 @@ def test_clients_that_pipeline_have_their_turns() -> None:
 
 def test_who_is_held_for_a_moment_keeps_its_turn() -> None:
     """The sweep, or who looks for idle guests, takes a connection from the lounge to look at it again."""
-    served: list[Exchange] = []
-
-    def handle(exchange: Exchange) -> bool:
-        served.append(exchange)
-        return True
-
-    service = a_service(handle)
-    assert service.room.enter()
+    service, served = busy_service()
     held, behind = exchange("held", over=True), exchange("behind")
     for each in (held, behind):
         service.dispatch(each)
@@ -133,19 +132,12 @@ def test_who_is_held_for_a_moment_keeps_its_turn() -> None:
     assert served == []
     cast(Waiting, held).connection.claim = lambda: True
     service.run_queued()
-    assert served == [held, behind]
+    assert served == ["held", "behind"]
 
 
 def test_who_was_held_while_nobody_else_saw_it_in_the_queue_is_not_left_there() -> None:
     """Another thread parked it and looked at the queue between our claim, which failed, and its return to the queue."""
-    served: list[Exchange] = []
-
-    def handle(exchange: Exchange) -> bool:
-        served.append(exchange)
-        return True
-
-    service = a_service(handle)
-    assert service.room.enter()
+    service, served = busy_service()
     held = exchange("held")
     claims = iter((False, True))
     cast(Waiting, held).connection.claim = lambda: next(claims)
@@ -153,7 +145,7 @@ def test_who_was_held_while_nobody_else_saw_it_in_the_queue_is_not_left_there() 
     service.dispatch(held)
     service.room.leave()
     service.run_queued()
-    assert served == [held]
+    assert served == ["held"]
 
 
 def test_a_connection_that_waits_for_room_is_parked_until_it_is_claimed() -> None:
@@ -212,21 +204,14 @@ def test_those_who_waited_are_served_between_turns() -> None:
 
 def test_who_has_left_meanwhile_costs_no_call() -> None:
     """Nor the place: who waits behind is served."""
-    served: list[Exchange] = []
-
-    def handle(exchange: Exchange) -> bool:
-        served.append(exchange)
-        return True
-
-    service = a_service(handle)
-    assert service.room.enter()
+    service, served = busy_service()
     left, stays = exchange("left", over=True), exchange("stays")
     for each in (left, stays):
         service.dispatch(each)
     left.over = True  # after it was queued, and nobody has taken it out yet
     service.room.leave()
     service.run_queued()
-    assert served == [stays]
+    assert served == ["stays"]
     assert (cast(Waiting, left).done, left.taken) == ([], False)
 
 

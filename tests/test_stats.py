@@ -28,7 +28,13 @@ FACTS = Facts(
     sockets=(ListeningSocket("127.0.0.1:443", 100, True), ListeningSocket("/s", 5, False)),
     certificates=(
         CertificateInfo(
-            NASTY, "CN=</script>", ("a.example", "b.example"), datetime(2030, 1, 1, tzinfo=UTC), "Ed25519", 1
+            file=NASTY,
+            subject="CN=</script>",
+            names=("a.example", "b.example"),
+            not_after=datetime(2030, 1, 1, tzinfo=UTC),
+            expiry_warning=datetime(2029, 12, 31, tzinfo=UTC),
+            key_kind="Ed25519",
+            chain_length=1,
         ),
     ),
 )
@@ -101,7 +107,7 @@ def test_our_part_of_it() -> None:
     assert set(ours["handshake_failures"]) == set(FAILURES)
     assert ours["ciphers"] == {}, "those that nobody uses are left out"
     (certificate,) = ours["certificates"]
-    assert certificate["not_after"] == 1893456000
+    assert (certificate["not_after"], certificate["expiry_warning"]) == (1893456000, 1893456000 - 86400)
     assert certificate["names"] == ["a.example", "b.example"]
 
 
@@ -142,6 +148,7 @@ def test_prometheus_takes_it() -> None:
     assert values["uwsgi_tls_listen_queue", (("index", "0"), ("socket", "127.0.0.1:443"))] == 10
     labels = (("file", NASTY), ("subject", "CN=</script>"))
     assert values["uwsgi_tls_certificate_not_after_seconds", labels] == 1893456000
+    assert values["uwsgi_tls_certificate_expiry_warning_seconds", labels] == 1893456000 - 86400
     assert sum(name == "uwsgi_tls_cipher_total" for name, _ in values) == len(CIPHERS)
     assert all(family.documentation.endswith(".") for family in families.values())
     for family in families.values():

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from log_daemon import log_daemon
 
 from uwsgi_tls import log_text
 from uwsgi_tls.log_targets import ERROR, INFO, NO_FIELDS, Target
@@ -18,9 +19,7 @@ START = 1795427319.884  # Mon Nov 23 09:48:39 2026 in UTC
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
-        daemon.bind(str(tmp_path / "log"))
-        daemon.settimeout(5)
+    with log_daemon(tmp_path / "log") as daemon:
         yield daemon
 
 

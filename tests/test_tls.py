@@ -35,7 +35,7 @@ from handshakes import (
 )
 from OpenSSL import SSL
 from OpenSSL._util import lib
-from pki import CLIENT_DN, Issued, Pki, common_name, issue, key_pem, pki, write_secret
+from pki import CLIENT_DN, Issued, Pki, common_name, issue, key_pem, write_secret
 
 from uwsgi_tls import certificates, contexts, policy, privileges, sites
 from uwsgi_tls.addresses import TcpAddress
@@ -47,11 +47,6 @@ from uwsgi_tls.tls import RECORD_BYTES, reason, server_connection
 from uwsgi_tls.users import Identity
 
 CAN_SET_GROUPS = hasattr(lib, "SSL_CTX_set1_curves_list")
-
-
-@pytest.fixture(scope="session")
-def lab() -> Pki:
-    return pki()
 
 
 # Protocol and ciphers

@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from stage import SECONDS, Stage, Wire, read_packet, receive
+from stage import SECONDS, Stage, read_packet, receive
+from wire import Wire
 
 from uwsgi_tls import exchange, lounge, response
 from uwsgi_tls.backends import idle, upstream
@@ -264,6 +265,16 @@ def test_time_to_connect(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
             client.close()
 
 
+def assert_serves(stage: Stage) -> None:
+    """The next request is answered."""
+    wire = stage.ask()
+    with stage.accept() as sock:
+        read_packet(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    assert wire.done.wait(SECONDS)
+    assert wire.status == 200
+
+
 def test_no_descriptor_left_for_a_node(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """503, with the node not held for dead, and the next request finds it."""
 
@@ -275,12 +286,7 @@ def test_no_descriptor_left_for_a_node(stage: Stage, monkeypatch: pytest.MonkeyP
         wire = stage.ask("POST", b"body")
         stage.wait_until(lambda: wire.status == 503)
     assert stage.node.dead_until == 0.0
-    wire = stage.ask()
-    with stage.accept() as sock:
-        read_packet(sock)
-        sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-    assert wire.done.wait(SECONDS)
-    assert wire.status == 200
+    assert_serves(stage)
 
 
 def fail(*arguments: object) -> None:
@@ -313,12 +319,7 @@ def test_a_defect_costs_its_request_only(stage: Stage, monkeypatch: pytest.Monke
     for client in waiting:
         client.close()
     stage.accept().close()
-    wire = stage.ask()
-    with stage.accept() as sock:
-        read_packet(sock)
-        sock.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
-    assert wire.done.wait(SECONDS)
-    assert wire.status == 200
+    assert_serves(stage)
 
 
 # --- kept connections -------------------------------------------------------------------------

@@ -10,113 +10,23 @@ import io
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO, cast
 
 import pytest
+from wire import ALL, LIMITS, Wire
 
 from uwsgi_tls.access_log import AccessLog, AccessRecord
 from uwsgi_tls.backends.wsgi import FileWrapper, WsgiBackend
-from uwsgi_tls.connection import Connection
-from uwsgi_tls.exchange import Exchange
 from uwsgi_tls.gone import Gone
-from uwsgi_tls.http import head_end, parse_head
 from uwsgi_tls.lounge import Lounge
-from uwsgi_tls.service import Limits, Room, Service
+from uwsgi_tls.service import Room, Service
 from uwsgi_tls.spool import Spool
 
-LIMITS = Limits(
-    handshake=1,
-    headers=1,
-    body=1,
-    keepalive=1,
-    write=1,
-    head_bytes=4096,
-    max_headers=100,
-    body_bytes=0,
-    memory_bytes=1000,
-)
-ALL = 1 << 40
 BIG = b"0123456789abcdef" * 10_000
 
 Environ = dict[str, Any]
-
-
-@dataclass
-class Wire:
-    """A connection's place: takes as many bytes as it is told, and then says so, or that the client has left."""
-
-    service: Service
-    capacity: int = ALL
-    left: bool = False  # the client
-    taken: bytearray = field(default_factory=bytearray)
-    parked: Callable[[int], None] | None = None
-    closed: bool = False
-    resumed: int = 0
-    deadline: float = 1.0
-    exchange: Exchange | None = None
-    peer: tuple[str, str] = ("192.0.2.1", "4711")
-    variables: dict[str, str] = field(default_factory=lambda: {"SERVER_PORT": "443"})
-    variables_size: int = 0
-
-    def write(self, data: bytes) -> int:
-        if self.left:
-            raise Gone("reset")
-        sent = min(len(data), self.capacity)
-        self.taken += data[:sent]
-        self.capacity -= sent
-        return sent
-
-    def wait_to_write(self, step: Callable[[int], None], progress: bool, latest: float) -> None:
-        self.parked = step
-
-    def wait_for_room(self) -> None:
-        """Parked."""
-
-    def claim(self) -> bool:
-        return True
-
-    def resume(self) -> None:
-        self.resumed += 1
-
-    def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            assert self.exchange is not None
-            self.exchange.client_gone()
-
-    def crashed(self) -> None:
-        self.closed = True
-
-    # As the lounge and Connection.ready do it:
-
-    def drain(self, capacity: int = ALL) -> None:
-        """The client reads `capacity` bytes."""
-        self.capacity = capacity
-        self._wake()
-
-    def leave(self) -> None:
-        self.left = True
-        if self.parked is not None:
-            self._wake()
-
-    def _wake(self) -> None:
-        step, self.parked = self.parked, None
-        assert step is not None, "not parked"
-        try:
-            step(0)
-        except Gone:
-            self.close()
-
-    @property
-    def body(self) -> bytes:
-        return bytes(self.taken.partition(b"\r\n\r\n")[2])
-
-    @property
-    def status(self) -> str:
-        return self.taken.partition(b"\r\n")[0].decode()
 
 
 class Blocks:
@@ -159,9 +69,8 @@ def wire() -> Wire:
 
 def call(wire: Wire, application: Callable[[Environ, Any], Iterable[bytes]], request: str = "GET / HTTP/1.1") -> bool:
     """What WsgiBackend.handle returns for a request."""
-    raw = f"{request}\r\nHost: server.lab\r\n\r\n".encode()
-    wire.exchange = Exchange(cast(Connection, wire), parse_head(raw[: head_end(raw, 4096)], 100))
-    return WsgiBackend(application, multithread=False, multiprocess=False).handle(wire.exchange)
+    exchange = wire.begin(f"{request}\r\nHost: server.lab\r\n\r\n")
+    return WsgiBackend(application, multithread=False, multiprocess=False).handle(exchange)
 
 
 def answering(result: Any, *headers: tuple[str, str]) -> Callable[[Environ, Any], Any]:
@@ -191,7 +100,7 @@ def test_all_is_taken_at_once(wire: Wire) -> None:
     blocks = Blocks(b"a", b"b")
     assert call(wire, answering(blocks))
     assert wire.body == b"1\r\na\r\n1\r\nb\r\n0\r\n\r\n"
-    assert (blocks.closes, wire.parked, wire.closed) == (1, None, False)
+    assert (blocks.closes, wire.step, wire.closed) == (1, None, False)
 
 
 def test_head_and_first_block_go_together(wire: Wire) -> None:
@@ -224,7 +133,7 @@ def test_what_is_not_taken_waits_in_order(wire: Wire, tmp_path: Path, kind: str,
     wire.capacity = first
     assert not call(wire, application), "the caller must not go on with the connection"
     assert blocks.closes == (kind == "generator")
-    while wire.parked is not None:
+    while wire.step is not None:
         wire.drain(each)
     assert wire.body == BIG
     assert (wire.resumed, wire.closed) == (1, False)
@@ -246,7 +155,7 @@ def test_a_response_that_runs_dry_before_its_end(wire: Wire) -> None:
     wire.capacity = 10
     assert call(wire, answering(Blocks(BIG, wire.drain), LENGTH)), "the caller goes on, nobody else does"
     assert wire.body == BIG
-    assert (wire.resumed, wire.parked) == (0, None)
+    assert (wire.resumed, wire.step) == (0, None)
 
 
 # --- a client that leaves -------------------------------------------------------------------------------
@@ -339,7 +248,7 @@ def test_a_file_that_becomes_shorter_ends_the_connection(wire: Wire, tmp_path: P
     wire.capacity = 70_000
     assert not call(wire, answering(lambda: FileWrapper(file)))
     os.truncate(tmp_path / "big", 10)
-    while wire.parked is not None:
+    while wire.step is not None:
         wire.drain()
     assert (file.closes, wire.closed, wire.resumed) == (1, True, 0)
 
@@ -350,7 +259,7 @@ def test_a_file_that_its_application_closes(wire: Wire, tmp_path: Path) -> None:
     wire.capacity = 70_000
     assert not call(wire, answering(lambda: FileWrapper(file)))
     file.close()  # its descriptor is another's by then
-    while wire.parked is not None:
+    while wire.step is not None:
         wire.drain()
     assert (wire.closed, wire.resumed) == (False, 1)
     assert wire.taken.endswith(BIG)
@@ -440,8 +349,7 @@ def test_the_body_is_readable_and_closed_afterwards(wire: Wire, size: int, raise
     before = unlinked_files()
     body = Spool(LIMITS.memory_bytes)
     body.append(b"x" * size)
-    raw = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % size
-    wire.exchange = exchange = Exchange(cast(Connection, wire), parse_head(raw, 100))
+    exchange = wire.begin(f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n")
     exchange.body = body
     seen: list[bytes] = []
 
@@ -455,7 +363,7 @@ def test_the_body_is_readable_and_closed_afterwards(wire: Wire, size: int, raise
 
     assert WsgiBackend(application, multithread=False, multiprocess=False).handle(exchange)
     assert seen == [b"x" * size]
-    assert wire.status == ("HTTP/1.1 500 Internal Server Error" if raises else "HTTP/1.1 200 OK")
+    assert wire.head.startswith("HTTP/1.1 500 Internal Server Error\r\n" if raises else "HTTP/1.1 200 OK\r\n")
     assert body.size == 0
     assert unlinked_files() == before
 
@@ -467,12 +375,10 @@ def test_the_body_is_readable_and_closed_afterwards(wire: Wire, size: int, raise
 def test_one_queued_request_does_not_take_the_thread_from_the_next(wire: Wire, failure: Exception) -> None:
     """run_queued is called outside the lounge's own guard: an exception there would end the service thread."""
     service = wire.service
-    raw = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
     wires = [Wire(service) for _ in range(3)]
     assert service.room.enter()
     for other in wires:
-        other.exchange = Exchange(cast(Connection, other), parse_head(raw, 100))
-        assert not service.dispatch(other.exchange)
+        assert not service.dispatch(other.begin("GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
 
     def fail() -> None:
         raise failure

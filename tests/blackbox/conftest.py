@@ -1,4 +1,4 @@
-"""Fixtures of the black-box tests: certificates as the seed page makes them, and a directory that anyone may enter."""
+"""Fixtures of the black-box tests: certificates as the seed page makes them, and directories that anyone may enter."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ def public_directory() -> Iterator[Path]:
     """An empty directory that every user may enter."""
     with open_directory() as directory:
         yield directory
+
+
+@pytest.fixture
+def directory(public_directory: Path) -> Path:
+    """One in which every user may also make files: sockets, for example."""
+    public_directory.chmod(0o777)
+    return public_directory
 
 
 @pytest.fixture(scope="session")

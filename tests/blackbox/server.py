@@ -30,6 +30,7 @@ POLL_SECONDS = 0.01
 
 ROOT = Path(__file__).resolve().parents[2]
 is_root = os.geteuid() == 0
+USER = ("--uid", "www-data") if is_root else ()  # root's server has to become another user
 
 _hosts = itertools.count(1)
 

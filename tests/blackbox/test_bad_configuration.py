@@ -19,10 +19,9 @@ from pathlib import Path
 import pytest
 
 from .seed_pki import SeedPki
-from .server import ROOT, command, is_root, loopback, open_to_all, uwsgi_tls
+from .server import ROOT, USER, command, is_root, loopback, open_to_all, uwsgi_tls
 
 HOST = loopback()
-USER = ("--uid", "www-data") if is_root else ()
 GOOD = f"{HOST}:0,foobar.crt,foobar.key"
 GOOD_UNIX = "https.sock,foobar.crt,foobar.key"  # a socket that leaves a file when it is not removed
 NOBODY_SPEAKS_DNS_HERE = "256.0.0.1:443"  # looks like an address, is none, and asks no name server

@@ -19,7 +19,7 @@ import pytest
 from pki import pki
 
 from .raw_client import PORT, READ_BYTES, Client, Site, get, post
-from .server import is_root, loopback, open_directory, real_uwsgi, uwsgi_tls, wait_until
+from .server import USER, is_root, loopback, open_directory, real_uwsgi, uwsgi_tls, wait_until
 from .test_http_to import Call, Node
 
 MIB = 1 << 20
@@ -27,7 +27,6 @@ GIB = 1 << 30
 ECHO_BYTES = 8 * MIB
 WORKER_GROWTH_BYTES = 32 * MIB
 SECONDS = 30.0
-USER = ("--uid", "www-data") if is_root else ()
 
 APPLICATION = r"""
 import hashlib

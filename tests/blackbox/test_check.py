@@ -13,11 +13,10 @@ import pytest
 from cryptography import x509
 from pki import common_name, issue, pki
 
-from .server import command, is_root, loopback, open_directory
+from .server import USER, command, is_root, loopback, open_directory
 
 PORT = 8443
 COMMAND_SECONDS = 20.0
-USER = ("--uid", "www-data") if is_root else ()
 
 
 @pytest.fixture

@@ -19,11 +19,10 @@ import pytest
 from pki import pki
 
 from .raw_client import PORT, Site, get, post
-from .server import is_root, loopback, open_directory, uwsgi_tls
+from .server import USER, loopback, open_directory, uwsgi_tls
 from .test_stats import STATS_PORT, wait_for
 
 (LIBRARY,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")  # of Debian's package: bin/setup --test
-USER = ("--uid", "www-data") if is_root else ()
 DAY_SECONDS = 86400
 # Each is longer than the test and shorter than the jump.
 TIMES = ("--http-timeout", "60", "--http-keepalive=60", "--harakiri", "60", "--max-worker-lifetime", "3600")

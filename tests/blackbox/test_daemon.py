@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from pki import pki
 
-from .server import Process, command, curl, is_root, loopback, open_directory, processes, wait_for_end, wait_until
-from .test_http_to import PORT, USER, Client
+from .server import USER, Process, command, curl, is_root, loopback, open_directory, processes, wait_for_end, wait_until
+from .test_http_to import PORT, Client
 
 COMMAND_SECONDS = 20.0
 needs_root = pytest.mark.skipif(not is_root, reason="only root can drop to another user")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from .server import ROOT, Daemon, command, curl, is_root, loopback, open_directory, uwsgi_tls, wait_until
+from .server import ROOT, Daemon, command, curl, is_root, loopback, uwsgi_tls, wait_until
 
 PAGE = (ROOT / "docs" / "tls.md").read_text()
 PORT = 8443
@@ -265,22 +265,14 @@ def application(environ, start_response):
 """
 
 
-@pytest.fixture
-def project() -> Iterator[Path]:
-    """Where the user that the server becomes finds an application."""
-    with open_directory() as place:
-        place.chmod(0o777)
-        yield place
-
-
-def test_variables(lab: Lab, project: Path) -> None:
+def test_variables(lab: Lab, directory: Path) -> None:
     """The table has all of them, in their order, and each example is one that could be."""
     rows = re.findall(r"^\| `([A-Z]\w+)` \| `([^`]+)` \|", PAGE.partition("\n## Variables\n")[2], flags=re.MULTILINE)
     examples = dict(rows)
-    (project / "dump.py").write_text(DUMP)
+    (directory / "dump.py").write_text(DUMP)
     issue_client_with_names(lab)
     required = blocks("## Clients with certificates of your own", "ini")[0]
-    application = ("--wsgi-file", str(project / "dump.py"), "--https-export-cert")
+    application = ("--wsgi-file", str(directory / "dump.py"), "--https-export-cert")
     with lab.serving(required, *application):
         status, _, body = lab.ask(WWW, "names").partition("\n")
         assert status == "200"
@@ -319,11 +311,11 @@ def shape(value: str) -> str:
     return re.sub(r"(?s)(-BEGIN CERTIFICATE-----|CN=uwsgi-tls CA ).*", r"\1", value)
 
 
-def test_flask(lab: Lab, project: Path) -> None:
+def test_flask(lab: Lab, directory: Path) -> None:
     (snippet,) = blocks("## Flask", "python")
-    (project / "site_of_flask.py").write_text(snippet)
+    (directory / "site_of_flask.py").write_text(snippet)
     optional = blocks("## Clients with certificates of your own", "ini")[0].replace("!", "")
-    with lab.serving(optional, "--pythonpath", str(project), "--module", "site_of_flask:app"):
+    with lab.serving(optional, "--pythonpath", str(directory), "--module", "site_of_flask:app"):
         spoofed = ("--header", "SSL-Client-S-DN: CN=anna", "--header", "SSL_CLIENT_VERIFY: SUCCESS")
         assert lab.ask(WWW, "anna") == "200\nHello Anna\n"
         assert lab.ask(WWW, "berta") == "200\nHello Berta\n"
@@ -355,19 +347,19 @@ application = get_wsgi_application()
 """
 
 
-def test_django(lab: Lab, project: Path) -> None:
+def test_django(lab: Lab, directory: Path) -> None:
     middleware, settings = blocks("## Django", "python")
-    site = project / "mysite"
+    site = directory / "mysite"
     site.mkdir()
     site.chmod(0o777)  # for the database of whoever the server becomes
     texts = {"__init__": "", "middleware": middleware, "settings": SETTINGS.format(snippet=settings)}
     for name, text in {**texts, "urls": URLS, "wsgi": WSGI}.items():
         (site / f"{name}.py").write_text(text)
     migrate = (sys.executable, "-m", "django", "migrate", "--settings", "mysite.settings", "--verbosity", "0")
-    subprocess.run(migrate, cwd=project, env={"PYTHONPATH": str(project)}, check=True, timeout=60)
+    subprocess.run(migrate, cwd=directory, env={"PYTHONPATH": str(directory)}, check=True, timeout=60)
     (site / "db.sqlite3").chmod(0o666)
     optional = blocks("## Clients with certificates of your own", "ini")[0].replace("!", "")
-    with lab.serving(optional, "--pythonpath", str(project), "--module", "mysite.wsgi"):
+    with lab.serving(optional, "--pythonpath", str(directory), "--module", "mysite.wsgi"):
         cookies = str(lab.place / "cookies")
         jar = ("--cookie", cookies, "--cookie-jar", cookies)
         assert lab.ask(WWW, "anna", *jar) == "200\nTrue anna"

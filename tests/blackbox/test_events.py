@@ -22,7 +22,7 @@ import pytest
 from pki import pki
 
 from .raw_client import PORT, READ_BYTES, Client, Site, get
-from .server import is_root, loopback, open_directory, real_uwsgi, uwsgi_tls, wait_until
+from .server import USER, is_root, loopback, open_directory, real_uwsgi, uwsgi_tls, wait_until
 
 MIB = 1 << 20
 SECONDS = 10.0
@@ -30,7 +30,6 @@ SILENCE_SECONDS = 1  # after which who owes something is given up
 HIGH_WATER_BYTES = 257 * MIB  # what an application may be ahead of its client, beside the kernel's buffers
 KERNEL_BYTES = 16 * MIB
 CALM_SECONDS = 0.5
-USER = ("--uid", "www-data") if is_root else ()
 
 APPLICATION = r"""
 import os

@@ -21,9 +21,8 @@ import pytest
 from pki import pki
 
 from .raw_client import PORT, Site, chunked, get, post
-from .server import Daemon, curl, is_root, loopback, open_directory, real_uwsgi, uwsgi_tls
+from .server import USER, Daemon, curl, loopback, open_directory, real_uwsgi, uwsgi_tls
 
-USER = ("--uid", "www-data") if is_root else ()
 SITES = Path(__file__).with_name("sites")
 APPLICATIONS = {"django": ("django_site.wsgi", "application"), "flask": ("flask_site", "app")}
 WHERE = ("in the worker", "validated", "in uWSGI")

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from pki import pki
 
-from .server import Daemon, Process, command, is_root, loopback, open_directory, wait_until
-from .test_http_to import PORT, SECONDS, USER, Client, Node, Truncated, client_context, front
+from .server import USER, Daemon, Process, command, is_root, loopback, open_directory, wait_until
+from .test_http_to import PORT, SECONDS, Client, Node, Truncated, client_context, front
 
 needs_root = pytest.mark.skipif(not is_root, reason="only root may look into processes that are not dumpable (proc(5))")
 

@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import h11
 import pytest
@@ -24,16 +23,10 @@ from pki import pki
 
 from .server import Daemon, open_directory, wait_until
 from .test_http_to import HASHING, MIB, SECONDS, Answer, Client, Node, dead_tcp_port, front, hash_of, pattern
+from .unix_server import UnixServer
 
 HTTP = ("--http-backend-http",)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n"
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with open_directory() as path:
-        path.chmod(0o777)
-        yield path
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,53 +45,22 @@ def say_ok(told: Told) -> None:
     told.sock.sendall(OK)
 
 
-class HttpNode:
+class HttpNode(UnixServer):
     """An HTTP/1.1 server. `behave` answers a request; False: and ends the connection."""
 
     def __init__(self, path: Path, behave: Callable[[Told], object] | None = None) -> None:
-        self.path = path
+        super().__init__(path)
         self.told: list[Told] = []
-        self.connections = 0
-        self.errors: list[BaseException] = []
         self.behave: Callable[[Told], object] = behave or say_ok
-        self._listener = socket.socket(socket.AF_UNIX)
 
-    def __enter__(self) -> Self:
-        self._listener.bind(str(self.path))
-        self.path.chmod(0o777)
-        self._listener.listen(1024)
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
-        self._listener.close()
-        self.path.unlink()
-        if error[0] is None:
-            assert not self.errors, self.errors
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _ = self._listener.accept()
-                self.connections += 1
-                threading.Thread(target=self._serve, args=(sock, self.connections), daemon=True).start()
-
-    def _serve(self, sock: socket.socket, number: int) -> None:
+    def serve(self, sock: socket.socket, number: int) -> None:
         judge = h11.Connection(h11.SERVER)
-        try:
-            while (told := self._read(judge, sock, number)) is not None:
-                self.told.append(told)
-                if self.behave(told) is False:
-                    return
-                assert judge.trailing_data[0] == b"", "bytes that nobody asked for"
-                judge = h11.Connection(h11.SERVER)
-        except ConnectionError:
-            pass  # as the test wants it
-        except BaseException as error:
-            self.errors.append(error)
-        finally:
-            sock.close()
+        while (told := self._read(judge, sock, number)) is not None:
+            self.told.append(told)
+            if self.behave(told) is False:
+                return
+            assert judge.trailing_data[0] == b"", "bytes that nobody asked for"
+            judge = h11.Connection(h11.SERVER)
 
     def _read(self, judge: h11.Connection, sock: socket.socket, number: int) -> Told | None:
         request, body = None, []

@@ -26,11 +26,11 @@ import pytest
 from cryptography.x509.oid import NameOID
 from pki import CLIENT, CLIENT_DN, Issued, issue, name, pki
 
-from .server import Daemon, command, is_root, loopback, open_directory, real_uwsgi, wait_until
+from .server import USER, Daemon, command, loopback, open_directory, real_uwsgi, wait_until
+from .unix_server import UnixServer
 
 PORT = 8443
 SECONDS = 20.0  # what takes longer hangs
-USER = ("--uid", "www-data") if is_root else ()
 Pairs = list[tuple[str, str]]
 TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
@@ -82,48 +82,20 @@ def read_call(sock: socket.socket) -> Call:
     return Call(sock, stream, (modifier1, modifier2), list(zip(texts[::2], texts[1::2], strict=True)))
 
 
-class Node:
+class Node(UnixServer):
     """A uwsgi-protocol server; every connection has a thread, which does with its request what `behave` does."""
 
     def __init__(self, path: Path, behave: Callable[[Call], object] = Call.answer) -> None:
-        self.path = path
+        super().__init__(path)
         self.calls: list[Call] = []
-        self.errors: list[BaseException] = []
         self.behave = behave
-        self._listener = socket.socket(socket.AF_UNIX)
 
-    def __enter__(self) -> Self:
-        self._listener.bind(str(self.path))
-        self.path.chmod(0o777)
-        self._listener.listen(1024)
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
-        self._listener.close()
-        self.path.unlink()
-        if error[0] is None:
-            assert not self.errors, self.errors
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _ = self._listener.accept()
-                threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
-
-    def _serve(self, sock: socket.socket) -> None:
-        try:
+    def serve(self, sock: socket.socket, number: int) -> None:
+        with contextlib.suppress(struct.error):  # a connection that is looked at only
             call = read_call(sock)
             self.calls.append(call)
             self.behave(call)
             call.stream.close()
-        except (ConnectionError, struct.error):
-            pass  # a connection that is looked at only, or closed as the test wants it
-        except BaseException as error:
-            self.errors.append(error)
-        finally:
-            sock.close()
 
 
 # --- a client made by hand --------------------------------------------------------------------
@@ -268,13 +240,6 @@ def front(
     with Daemon([*limit, *command("--https", https(host, client_ca), *to, *USER, *options)]) as server:
         server.wait_for_workers()
         yield server, host
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with open_directory() as path:
-        path.chmod(0o777)
-        yield path
 
 
 def worker_status(server: Daemon, field_name: str) -> int:

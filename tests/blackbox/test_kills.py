@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from pki import pki
 
-from .server import Daemon, Process, is_root, loopback, open_directory, uwsgi_tls, wait_until
-from .test_http_to import PORT, SECONDS, USER, Client
+from .server import USER, Daemon, Process, is_root, loopback, open_directory, uwsgi_tls, wait_until
+from .test_http_to import PORT, SECONDS, Client
 from .test_life import APPLICATION, Load, serving, zombies
 from .test_starts import assert_nothing_is_left
 from .test_stats import ask

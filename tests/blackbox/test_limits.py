@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from .raw_client import chunked, get, post
-from .server import Daemon, Process, command, is_root, loopback, open_directory, wait_until
+from .server import USER, Daemon, Process, command, is_root, loopback, open_directory, wait_until
 from .test_hostile import cpu_seconds, descriptors
-from .test_http_to import PORT, SECONDS, USER, Call, Client, Node, Truncated, client_context, front, https
+from .test_http_to import PORT, SECONDS, Call, Client, Node, Truncated, client_context, front, https
 
 needs_root = pytest.mark.skipif(not is_root, reason="only root may look into processes that are not dumpable (proc(5))")
 

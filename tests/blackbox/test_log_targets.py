@@ -16,11 +16,12 @@ from pathlib import Path
 
 import pytest
 from journal import entry
+from log_daemon import log_daemon
 from pki import pki
 
 from .raw_client import Site, get, serving
-from .server import Daemon, is_root, loopback, open_directory, uwsgi_tls, wait_until
-from .test_http_to import PORT, USER
+from .server import USER, Daemon, is_root, loopback, open_directory, uwsgi_tls, wait_until
+from .test_http_to import PORT
 
 SECONDS = 10.0
 ROTATIONS = 6
@@ -36,16 +37,6 @@ def place() -> Iterator[Path]:
         if is_root:
             os.chown(directory, pwd.getpwnam(NAME).pw_uid, -1)
         yield directory
-
-
-@contextmanager
-def daemon_at(path: Path) -> Iterator[socket.socket]:
-    """A log daemon that reads nothing by itself; whoever may come there may write to it."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as daemon:
-        daemon.bind(str(path))
-        path.chmod(0o666)
-        daemon.settimeout(SECONDS)
-        yield daemon
 
 
 @contextmanager
@@ -236,7 +227,7 @@ def test_a_full_disk(place: Path, option: str) -> None:
 @pytest.mark.parametrize("kind", ["syslog", "journald"])
 def test_a_log_daemon_that_does_not_read(place: Path, kind: str) -> None:
     address = f"syslog:shop,local6,{place / 'socket'}" if kind == "syslog" else f"journald:shop,{place / 'socket'}"
-    with daemon_at(place / "socket") as daemon, serving(place, "", *USER, "--req-logger", address) as site:
+    with log_daemon(place / "socket") as daemon, serving(place, "", *USER, "--req-logger", address) as site:
         with site.connect() as client:
             for number in range(600):  # more than any queue holds
                 assert client.ask(get(f"/{number}")).status == 200
@@ -257,7 +248,7 @@ def test_a_log_daemon_that_does_not_read(place: Path, kind: str) -> None:
 
 def test_syslog(place: Path) -> None:
     with (
-        daemon_at(place / "socket") as daemon,
+        log_daemon(place / "socket") as daemon,
         serving(place, "", *USER, "--logger", f"syslog:shop,local6,{place / 'socket'}", "--log-format", FORMAT) as site,
     ):
         lines: list[str] = []
@@ -272,7 +263,7 @@ def test_syslog(place: Path) -> None:
 def test_the_journal(place: Path) -> None:
     """What a request and a failed handshake were is there to be asked for, as fields."""
     with (
-        daemon_at(place / "socket") as daemon,
+        log_daemon(place / "socket") as daemon,
         serving(place, "", *USER, "--logger", f"journald:shop,{place / 'socket'}", "--log-format", FORMAT) as site,
     ):
         entries: list[dict[str, bytes]] = []

@@ -21,17 +21,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 from pki import SERVER, Issued, common_name, issue, pki
 
-from .server import Daemon, command, curl, is_root, loopback, open_directory, uwsgi_tls, wait_until
-from .tls_client import SECONDS, TLS_1_2, TLS_1_3, Tls
+from .server import USER, Daemon, command, curl, loopback, open_directory, uwsgi_tls, wait_until
+from .tls_client import APPLICATION, SECONDS, TLS_1_2, TLS_1_3, Tls
 
 PORT, SECOND_PORT = 443, 8443
-USER = ("--uid", "www-data") if is_root else ()
-APPLICATION = """
-def application(environ, start_response):
-    start_response("200 OK", [])
-    text = " ".join(environ.get(name, "-") for name in ("HTTPS_SNI", "HTTPS_VERIFY", "SSL_CLIENT_S_DN"))
-    return [text.encode("latin-1")]
-"""
 NAMES = """
     default.lab open.lab other-open.lab secret.lab other-ca.lab optional.lab *.wild.lab exact.wild.lab modern.lab
     old.lab expression.lab secret-expression.lab directory.lab *.wild-directory.lab directory-ca.lab

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import pty
 import signal
-import subprocess
-import termios
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +13,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 from pki import Issued, key_pem, write_secret
 
-from .server import STOP_SECONDS, Daemon, command, is_root, loopback, uwsgi_tls, wait_for_end, wait_until
+from .server import Daemon, command, is_root, loopback, uwsgi_tls, wait_for_end, wait_until
+from .terminal import Terminal
 from .test_http_to import PORT, SECONDS
 from .test_life import hang_up
 from .test_reload_certificates import certify, fail_to_reload, own, served, serving, wait_until_served
@@ -144,64 +140,17 @@ def test_a_check_opens_the_key_as_a_start_does(own: Path) -> None:
 # --- from whoever sits at the terminal -----------------------------------------------------------
 
 
-class Terminal:
-    """A program as a shell starts it, with a person in front of it."""
-
-    def __init__(self, words: list[str], cwd: Path) -> None:
-        self._ours, theirs = pty.openpty()
-        self.said = ""
-        self.process = subprocess.Popen(
-            words,
-            cwd=cwd,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-        )
-        os.close(theirs)
-
-    def read_until(self, text: str) -> None:
-        """Reads on until `text` has been shown."""
-        shown = len(self.said)
-        deadline = time.monotonic() + SECONDS
-        while text not in self.said[shown:]:
-            assert time.monotonic() < deadline, self.said
-            try:
-                self.said += os.read(self._ours, 4096).decode()
-            except OSError:  # EIO: nobody has the other side any more
-                raise AssertionError(f"ended without {text!r}: {self.said}") from None
-
-    def end(self) -> int:
-        """Reads to the end; the exit status."""
-        with contextlib.suppress(OSError):
-            while data := os.read(self._ours, 4096):
-                self.said += data.decode()
-        return self.process.wait(STOP_SECONDS)
-
-    def type(self, text: str) -> None:
-        os.write(self._ours, text.encode())
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        os.close(self._ours)
-
-
 @pytest.fixture
 def at_terminal(own: Path) -> Iterator[Callable[..., tuple[Terminal, str]]]:
     """Starts the server at a terminal, which is closed at the end."""
-    terminals: list[Terminal] = []
+    with contextlib.ExitStack() as stack:
 
-    def start(*options: str | Path) -> tuple[Terminal, str]:
-        host = loopback()
-        words = command("--https", f"{host}:{PORT},s.crt,s.key", "--uid", "www-data", *options)
-        terminals.append(Terminal(words, own))
-        return terminals[0], host
+        def start(*options: str | Path) -> tuple[Terminal, str]:
+            host = loopback()
+            words = command("--https", f"{host}:{PORT},s.crt,s.key", "--uid", "www-data", *options)
+            return stack.enter_context(Terminal(words, own)), host
 
-    yield start
-    for terminal in terminals:
-        terminal.close()
+        yield start
 
 
 Start = Callable[..., tuple[Terminal, str]]

@@ -11,11 +11,10 @@ import pytest
 from cryptography import x509
 from pki import CLIENT, Issued, common_name, issue, pki, revocation_list
 
-from .server import is_root, loopback, open_directory, uwsgi_tls
+from .server import USER, loopback, open_directory, uwsgi_tls
 from .tls_client import SECONDS, TLS_1_2, TLS_1_3, Tls
 
 PORT = 443
-USER = ("--uid", "www-data") if is_root else ()
 APPLICATION = """
 def application(environ, start_response):
     headers = [("Strict-Transport-Security", "max-age=1")] if environ["PATH_INFO"] == "/own" else []
@@ -158,7 +157,7 @@ def test_what_is_doubtful_is_said_at_the_start(place: Path) -> None:
     host = loopback()
     sans = [x509.DNSName("server.lab")]
     old = issue(place, "old", common_name("old"), days=(-30, -1), sans=sans)
-    soon = issue(place, "soon", common_name("soon"), days=(-30, 20), sans=sans)
+    soon = issue(place, "soon", common_name("soon"), days=(-90, 20), sans=sans)
     below = issue(place, "below", common_name("below"), pki().ca, sans=sans)
     (place / "soon.key").chmod(0o644)
     (place / "ca.crl").write_bytes(revocation_list(pki().ca, days=(-30, -1)))

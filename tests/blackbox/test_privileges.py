@@ -5,16 +5,13 @@ All of it is read from outside, in /proc (proc(5), capabilities(7)), or tried by
 
 from __future__ import annotations
 
-import fcntl
 import grp
 import json
 import os
-import pty
 import pwd
 import signal
 import socket
 import subprocess
-import termios
 from pathlib import Path
 
 import pytest
@@ -33,6 +30,7 @@ from .server import (
     uwsgi_tls,
     wait_for_end,
 )
+from .terminal import Terminal
 
 pytestmark = pytest.mark.skipif(not is_root, reason="there is nothing to drop without root")
 
@@ -295,35 +293,6 @@ with open(os.environ["TRIED"], "w") as file:
 """
 
 
-def at_a_terminal(words: list[str], cwd: Path, tried: Path) -> tuple[subprocess.Popen[bytes], int]:
-    """A program as a shell starts it, and the other side of its controlling terminal, where somebody types."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        words,
-        cwd=cwd,
-        env={**os.environ, "TRIED": str(tried)},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
-    )
-    os.close(theirs)
-    os.write(ours, b"secret\n")  # there to be read at once
-    return process, ours
-
-
-def read_until(terminal: int, word: bytes) -> bytes:
-    """What is printed there up to `word`, or to the end."""
-    seen = b""
-    while word not in seen:
-        try:
-            seen += os.read(terminal, 4096)
-        except OSError:  # EIO: nobody has the other side any more
-            break
-    return seen
-
-
 def assert_terminal_out_of_reach(tried: dict[str, str]) -> None:
     assert {name: outcome.split()[0] for name, outcome in tried.items()} == {
         "type 0": "OSError",  # ENOTTY
@@ -346,18 +315,14 @@ def test_an_application_cannot_use_the_terminal_of_root(self_signed: SeedPki, pu
     tried.chmod(0o666)
     host = loopback()
     words = command("--https", f"{host}:443,foobar.crt,foobar.key", "--uid", USER, "--wsgi-file", app)
-    process, terminal = at_a_terminal(words, self_signed.directory, tried)
-    try:
-        seen = read_until(terminal, b"is serving")
-        assert b"is serving" in seen, seen
+    with Terminal(words, self_signed.directory, {"TRIED": str(tried)}) as terminal:
+        terminal.type("secret\n")  # there to be read at once
+        terminal.read_until("is serving")
         assert_terminal_out_of_reach(json.loads(tried.read_text()))
-        os.write(terminal, b"\x03")  # Ctrl-C reaches the master, and the master alone tells the worker
-        assert b"SIGINT: stopping" in read_until(terminal, b"goodbye")
-        assert process.wait(STOP_SECONDS) == 0
-    finally:
-        process.kill()
-        process.wait()
-        os.close(terminal)
+        terminal.type("\x03")  # Ctrl-C reaches the master, and the master alone tells the worker
+        terminal.read_until("goodbye")
+        assert "SIGINT: stopping" in terminal.said
+        assert terminal.process.wait(STOP_SECONDS) == 0
 
 
 def test_nor_while_it_is_checked(self_signed: SeedPki, public_directory: Path) -> None:
@@ -366,15 +331,11 @@ def test_nor_while_it_is_checked(self_signed: SeedPki, public_directory: Path) -
     tried.touch()
     tried.chmod(0o666)
     words = command("--check", "--https", f"{loopback()}:443,foobar.crt,foobar.key", "--uid", USER, "--wsgi-file", app)
-    process, terminal = at_a_terminal(words, self_signed.directory, tried)
-    try:
-        assert b"configuration ok" in read_until(terminal, b"configuration ok")
-        assert process.wait(STOP_SECONDS) == 0
+    with Terminal(words, self_signed.directory, {"TRIED": str(tried)}) as terminal:
+        terminal.type("secret\n")
+        terminal.read_until("configuration ok")
+        assert terminal.process.wait(STOP_SECONDS) == 0
         assert_terminal_out_of_reach(json.loads(tried.read_text()))
-    finally:
-        process.kill()
-        process.wait()
-        os.close(terminal)
 
 
 OPEN_DESCRIPTORS = """

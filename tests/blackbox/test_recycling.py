@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from pki import pki
 
-from .server import Daemon, loopback, uwsgi_tls, wait_for_end, wait_until
-from .test_http_to import PORT, SECONDS, USER, Call, Client, Node
+from .server import USER, Daemon, loopback, uwsgi_tls, wait_for_end, wait_until
+from .test_http_to import PORT, SECONDS, Call, Client, Node
 from .test_life import APPLICATION, Load, readable, serving, workers
 
 TAKES_OVER = r"worker (\d+) \(pid: (\d+)\) takes over from worker \1 \(pid: (\d+)\)"

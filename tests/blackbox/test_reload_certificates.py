@@ -18,15 +18,14 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 from cryptography import x509
 from pki import SERVER, Issued, common_name, issue, pki, revocation_list
 
 from .server import Daemon, command, is_root, loopback, open_directory, uwsgi_tls, wait_for_end, wait_until
-from .test_http_to import PORT, SECONDS, Client, Truncated, client_context
-from .test_life import descriptors, hang_up, workers, zombies
+from .test_http_to import PORT, SECONDS
+from .test_life import Load, descriptors, hang_up, workers, zombies
 from .tls_client import TLS_1_2, TLS_1_3, Tls
 
 pytestmark = pytest.mark.skipif(not is_root, reason="without root there is nothing to drop and no monitor")
@@ -34,6 +33,7 @@ pytestmark = pytest.mark.skipif(not is_root, reason="without root there is nothi
 SEEN_SECONDS = 2.0  # from HUP until clients see a new certificate
 GROWTH_KB = 4096
 REQUESTS_BETWEEN = 25  # two reloads
+PAUSE_SECONDS = 0.008  # of each client: together they ask more than 200 times a second
 WWW_DATA = 33
 
 
@@ -97,48 +97,6 @@ def monitor(daemon: Daemon) -> int:
 # --- under load ---------------------------------------------------------------------------------
 
 
-class Steady:
-    """More than 200 requests a second: on new connections, and on such that are kept as long as the server likes."""
-
-    PAUSE_SECONDS = 0.008
-
-    def __init__(self, host: str) -> None:
-        self._host = host
-        self.failures: list[str] = []
-        self.requests = 0
-        self._end = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(keep,)) for keep in (True, False) * 2]
-
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._end.set()
-        for thread in self._threads:
-            thread.join()
-
-    def wait_for_more(self, count: int) -> None:
-        wanted = self.requests + count
-        wait_until(lambda: self.requests >= wanted, SECONDS, lambda: f"{self.requests} requests, {self.failures}")
-
-    def _run(self, keep: bool) -> None:
-        context = client_context()
-        while not self._end.is_set():
-            try:
-                with Client(self._host, context=context) as client:
-                    stays = True
-                    while stays and not self._end.wait(self.PAUSE_SECONDS):
-                        answer = client.get()
-                        self.requests += 1
-                        stays = keep and answer.stays
-                        if answer.status != 200:
-                            self.failures.append(f"status {answer.status}")
-            except (OSError, Truncated) as error:
-                self.failures.append(repr(error))
-
-
 # What is wrong with a file, and what the log says of it.
 BROKEN = [
     ("s.key", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "the private key is damaged"),
@@ -175,7 +133,7 @@ def test_forty_reloads_under_load(own: Path) -> None:
         before, memory = resources(daemon), resident(daemon)
         slowest = 0.0
         start = time.monotonic()
-        with Steady(host) as load:
+        with Load(host, pause=PAUSE_SECONDS) as load:
             for generation in range(3, 23):
                 issued = certify(own)
                 began = time.monotonic()
@@ -214,7 +172,7 @@ def test_forty_reloads_under_load(own: Path) -> None:
 def test_hang_ups_with_root_only_keys_in_a_row(own: Path) -> None:
     """The last files count, however many signals come meanwhile."""
     certify(own)
-    with serving(own) as (daemon, host), Steady(host) as load:
+    with serving(own) as (daemon, host), Load(host, pause=PAUSE_SECONDS) as load:
         for _ in range(5):
             issued = certify(own)
             os.kill(daemon.pid, signal.SIGHUP)
@@ -555,7 +513,7 @@ def clients(identity: Issued) -> list[Tls]:
 def test_expiry_is_said_at_the_start_and_at_a_reload(own: Path) -> None:
     def expiring(days: int) -> None:
         sans = [x509.DNSName("server.lab")]
-        issue(own, "s", common_name("server.lab"), pki().ca, usage=[SERVER], sans=sans, days=(-30, days))
+        issue(own, "s", common_name("server.lab"), pki().ca, usage=[SERVER], sans=sans, days=(-90, days))
 
     expiring(10)
     with serving(own) as (daemon, _):

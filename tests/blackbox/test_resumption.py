@@ -20,17 +20,10 @@ import pytest
 from OpenSSL import SSL
 from pki import Issued, pki, revocation_list
 
-from .server import is_root, loopback, open_directory, uwsgi_tls
-from .tls_client import SECONDS, TLS_1_2, TLS_1_3, Tls
+from .server import USER, loopback, open_directory, uwsgi_tls
+from .tls_client import APPLICATION, SECONDS, TLS_1_2, TLS_1_3, Tls
 
 FIRST, SECOND = 443, 8443
-USER = ("--uid", "www-data") if is_root else ()
-APPLICATION = """
-def application(environ, start_response):
-    start_response("200 OK", [])
-    text = " ".join(environ.get(name, "-") for name in ("HTTPS_SNI", "HTTPS_VERIFY", "SSL_CLIENT_S_DN"))
-    return [text.encode("latin-1")]
-"""
 SUBJECT = "emailAddress=c@lab,CN=Client 01,O=Lab,C=IT"
 
 versions = pytest.mark.parametrize("version", [TLS_1_2, TLS_1_3], ids=["tls1.2", "tls1.3"])

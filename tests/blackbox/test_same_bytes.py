@@ -15,13 +15,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
 
 import pytest
 from pki import pki
 
 from .raw_client import PORT, Answer, Site, chunked, get, post
-from .server import is_root, loopback, open_directory, real_uwsgi, uwsgi_tls, wait_until
+from .server import USER, loopback, open_directory, real_uwsgi, uwsgi_tls, wait_until
+from .unix_server import UnixServer
 
 PIPELINE = 50
 MEMORY_BYTES = 1000  # of a body; more is a file, so that both ways are gone here
@@ -59,40 +59,23 @@ class Passage:
         return len(self.sent) >= 4 + size + (int(length[1]) if length else 0)
 
 
-class Relay:
+class Relay(UnixServer):
     """A UNIX socket before another: copies what comes, both ways, and keeps what goes to the other, in order."""
 
     def __init__(self, path: Path, target: Path) -> None:
-        self.path, self._target = path, target
+        super().__init__(path)
+        self._target = target
         self.passages: list[Passage] = []
-        self._listener = socket.socket(socket.AF_UNIX)
 
-    def __enter__(self) -> Self:
-        self._listener.bind(str(self.path))
-        self.path.chmod(0o777)
-        self._listener.listen(100)
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept()
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                sock, _ = self._listener.accept()
-                passage = Passage()
-                self.passages.append(passage)
-                threading.Thread(target=self._copy_both, args=(sock, passage), daemon=True).start()
-
-    def _copy_both(self, ours: socket.socket, passage: Passage) -> None:
-        with ours, socket.socket(socket.AF_UNIX) as theirs:
+    def serve(self, sock: socket.socket, number: int) -> None:
+        passage = Passage()
+        self.passages.append(passage)
+        with socket.socket(socket.AF_UNIX) as theirs:
             theirs.connect(str(self._target))
-            upwards = threading.Thread(target=_copy, args=(ours, theirs, passage.sent.extend), daemon=True)
+            upwards = threading.Thread(target=_copy, args=(sock, theirs, passage.sent.extend), daemon=True)
             upwards.start()
-            _copy(theirs, ours)
-            ours.shutdown(socket.SHUT_RDWR)  # uWSGI ends its answer by closing
+            _copy(theirs, sock)
+            sock.shutdown(socket.SHUT_RDWR)  # uWSGI ends its answer by closing
             upwards.join()
 
 
@@ -202,12 +185,11 @@ def chain() -> Iterator[Chain]:
     with open_directory() as place:
         place.chmod(0o777)
         (place / "app.py").write_text(APPLICATION)
-        user = ("--uid", "www-data") if is_root else ()
         options = ("--https", f"{host}:{PORT},{server.crt},{server.key_file}", "--http-to", str(place / "relay.sock"))
         with (
             real_uwsgi(place / "app.py", str(place / "uwsgi.sock"), "--processes", "1"),
             Relay(place / "relay.sock", place / "uwsgi.sock") as relay,
-            uwsgi_tls(*options, "--post-buffering", str(MEMORY_BYTES), *user) as daemon,
+            uwsgi_tls(*options, "--post-buffering", str(MEMORY_BYTES), *USER) as daemon,
         ):
             daemon.wait_for_workers(1)
             yield Chain(Site(daemon, (host, PORT)), relay)

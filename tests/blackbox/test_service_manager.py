@@ -23,9 +23,9 @@ from pathlib import Path
 import pytest
 from pki import pki
 
-from .server import Daemon, Process, command, is_root, loopback, open_directory, wait_until
+from .server import USER, Daemon, Process, command, is_root, loopback, open_directory, wait_until
 from .test_daemon import daemon, read_pid, start
-from .test_http_to import PORT, SECONDS, USER, Client
+from .test_http_to import PORT, SECONDS, Client
 
 COMMAND_SECONDS = 20.0
 needs_root = pytest.mark.skipif(not is_root, reason="only root can start the server as another user")

@@ -19,9 +19,9 @@ import pytest
 from forked import in_child
 from pki import pki
 
-from .server import Daemon, command, is_root, loopback, open_directory, uwsgi_tls, wait_for_end, wait_until
+from .server import USER, Daemon, command, is_root, loopback, open_directory, uwsgi_tls, wait_for_end, wait_until
 from .test_daemon import start
-from .test_http_to import PORT, SECONDS, USER, Client
+from .test_http_to import PORT, SECONDS, Client
 from .test_life import APPLICATION, Load, serving, workers
 
 HANGS = "import threading\n\ndef never():\n    threading.Event().wait()\n\nnever()\n"

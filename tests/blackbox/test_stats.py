@@ -26,11 +26,10 @@ from pki import Issued, pki
 from prometheus_client.parser import text_string_to_metric_families
 
 from .raw_client import PORT, Site, get, post, serving
-from .server import command, is_root, loopback, open_directory, real_uwsgi, uwsgi_tls, wait_until
+from .server import USER, command, is_root, loopback, open_directory, real_uwsgi, uwsgi_tls, wait_until
 
 SECONDS = 15.0
 STATS_PORT, HTTP_PORT = 9191, 9192
-USER = ("--uid", "www-data") if is_root else ()
 APPLICATION = """
 import os, time
 

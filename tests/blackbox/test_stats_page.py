@@ -122,6 +122,15 @@ def test_how_long_most_requests_took(server: tuple[Site, str], page: Browser) ->
     )
 
 
+@pytest.mark.parametrize(
+    ("now", "shown"),
+    [(10_000, "2 h"), (10_800, {"bad": "2 h"}), (17_960, {"bad": "40 s"}), (18_000, {"bad": "expired"})],
+)
+def test_what_remains_of_a_certificate(page: Browser, now: int, shown: object) -> None:
+    certificate = {"not_after": 18_000, "expiry_warning": 10_800}
+    assert page.value(f"remaining({json.dumps(certificate)}, {now})") == shown
+
+
 @pytest.mark.parametrize("width", [360, 768, 960, 1600])
 def test_nothing_lies_over_another(page: Browser, width: int) -> None:
     page.size(width, 900)

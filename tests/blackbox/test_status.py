@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pki import common_name, issue
 
 from .seed_pki import SeedPki
 from .server import Daemon, is_root, loopback, open_directory, processes, uwsgi_tls, wait_for_end, wait_until
@@ -116,6 +117,20 @@ def test_a_failed_reload_until_one_succeeds(shared: Site) -> None:
     os.kill(shared.daemon.pid, signal.SIGHUP)
     shared.daemon.wait_for_line("generation 2 is serving")
     shared.status_is(RUNS, "generation 2: all is well")
+
+
+def test_the_end_of_a_certificate_is_near_by_its_own_measure(tmp_path: Path) -> None:
+    """One of six days: all is well with it when two are left, and in its last 36 hours it is to be renewed."""
+    short = SeedPki(tmp_path)
+    issue(tmp_path, "foobar", common_name("server.lab"), days=(-4, 2))
+    with site(short) as found:
+        found.status_is(RUNS, f"{found.certificate} (")
+        issue(tmp_path, "foobar", common_name("server.lab"), days=(-4.75, 1.25))
+        found.certificate.write_bytes(short.certificate.read_bytes())
+        found.certificate.with_name("a.key").write_bytes(short.key.read_bytes())
+        os.kill(found.daemon.pid, signal.SIGHUP)
+        found.daemon.wait_for_line("generation 2 is serving")
+        found.status_is(AILING, f"  certificate {found.certificate} expires in 30 h")
 
 
 @needs_root

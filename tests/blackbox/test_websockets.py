@@ -24,7 +24,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from .server import Daemon, loopback, open_directory, real_uwsgi, wait_until
+from .server import Daemon, loopback, real_uwsgi, wait_until
 from .test_http_to import MIB, PORT, SECONDS, Call, Client, Node, client_context, front, worker_status
 
 KEY = base64.b64encode(b"0123456789abcdef").decode()
@@ -48,13 +48,6 @@ def application(environ, start_response):
             return []
         uwsgi.websocket_send_binary(message)
 """
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    with open_directory() as path:
-        path.chmod(0o777)
-        yield path
 
 
 def dial(host: str, path: str = "/ws", **options: Any) -> connect:

@@ -15,6 +15,14 @@ from pki import Issued, pki
 SECONDS = 20.0
 TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
+# Answers with what the server knows of its client: the name that it asked for, and who it is.
+APPLICATION = """
+def application(environ, start_response):
+    start_response("200 OK", [])
+    text = " ".join(environ.get(name, "-") for name in ("HTTPS_SNI", "HTTPS_VERIFY", "SSL_CLIENT_S_DN"))
+    return [text.encode("latin-1")]
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
