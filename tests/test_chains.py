@@ -8,14 +8,9 @@ import pytest
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from pki import Pki, common_name, issue, pki
+from pki import Pki, common_name, issue
 
 from uwsgi_tls import chains
-
-
-@pytest.fixture(scope="module")
-def lab() -> Pki:
-    return pki()
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,6 @@
 
 import os
 import stat
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +11,6 @@ from uwsgi_tls.users import Identity
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 SOMEBODY = Identity("somebody", 4242424, 4242425, (4242425,))
-
-
-@pytest.fixture
-def own() -> Iterator[Path]:
-    """A directory that nobody else may change, which /tmp is not for root."""
-    with tempfile.TemporaryDirectory(dir="/root" if os.geteuid() == 0 else None) as name:
-        yield Path(name)
 
 
 def test_life(tmp_path: Path) -> None:

@@ -14,9 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Self
 
-from uwsgi_tls import heritage
-from uwsgi_tls.errors import ConfigError
-from uwsgi_tls.trusted_path import open_directory
+from uwsgi_tls.own_file import open_own
 from uwsgi_tls.users import Identity
 
 BATCH_BYTES = 64  # that one look takes up
@@ -50,21 +48,10 @@ class Fifo:
     @classmethod
     def open(cls, path: str, owner: Identity | None, where: str = "") -> Self:
         """Makes the pipe; one that is there is replaced if it is ours or the owner's. Raises ConfigError."""
-        place, name = os.path.split(path)
-        names = f"directory of {path}", f"pipe {path}"
-        directory, fd = (heritage.left(each) for each in names)
-        if directory is not None and fd is not None:
-            return cls(path, heritage.keep(names[0], directory), heritage.keep(names[1], fd))
-        try:
-            directory, trusted = open_directory(place)
-            try:
-                fd = heritage.keep(names[1], _make(directory, name, trusted, owner))
-                return cls(path, heritage.keep(names[0], directory), fd)
-            except OSError:
-                os.close(directory)
-                raise
-        except OSError as error:
-            raise ConfigError("master-fifo", path, error.strerror or str(error), where) from None
+        directory, fd = open_own(
+            path, "pipe", "master-fifo", where, lambda directory, name, trusted: _make(directory, name, trusted, owner)
+        )
+        return cls(path, directory, fd)
 
     def listen(self) -> None:
         """In the process that is to be told: from now on SIGIO comes with what is written (fcntl(2), O_ASYNC)."""

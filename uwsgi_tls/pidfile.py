@@ -12,9 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
-from uwsgi_tls import heritage
-from uwsgi_tls.errors import ConfigError
-from uwsgi_tls.trusted_path import open_directory
+from uwsgi_tls.own_file import open_own
 
 MODE = 0o644
 
@@ -33,21 +31,10 @@ class Pidfile:
         directory. `mode` is that of a new one. One that the program before us has left stays as it is. Raises
         ConfigError.
         """
-        place, name = os.path.split(path)
-        names = f"directory of {path}", f"file {path}"
-        directory, fd = (heritage.left(each) for each in names)
-        if directory is not None and fd is not None:
-            return cls(heritage.keep(names[0], directory), name, heritage.keep(names[1], fd))
-        try:
-            directory, trusted = open_directory(place)
-            try:
-                fd = heritage.keep(names[1], _open(directory, name, trusted, mode))
-                return cls(heritage.keep(names[0], directory), name, fd)
-            except OSError:
-                os.close(directory)
-                raise
-        except OSError as error:
-            raise ConfigError("pidfile", path, error.strerror or str(error), where) from None
+        directory, fd = open_own(
+            path, "file", "pidfile", where, lambda directory, name, trusted: _open(directory, name, trusted, mode)
+        )
+        return cls(directory, os.path.basename(path), fd)
 
     def write(self) -> None:
         """Writes the pid of this process, and gives up the right to write: what is left is O_PATH (open(2))."""
