@@ -13,13 +13,13 @@ LAYERS = (
     " uwsgi_packet",
     "sockets listeners pem pkcs12 private_keys chains revocations certificates passphrases refusals tls contexts peer"
     " capabilities users privileges surroundings powers heritage pidfile titles daemon log_text log_targets datagrams"
-    " syslog journald logs log_opening access_log failures trusted_path monitor watch fifo status_file"
+    " syslog journald logs log_opening access_log failures trusted_path own_file monitor watch fifo status_file"
     " condition scoreboard certificate_authority pki_files pki_passwords pki activation notify",
     "lounge crowd channel intake sources service farewell access exchange connection tunnel arrival vhosts"
     " backends calls wear census acceptor stats",
     "worker",
-    "named endpoints masters_own reconfigure change respawn workers overdue fleet looks signals teller upgrade"
-    " supervisor life master succession",
+    "named endpoints masters_own reconfigure change respawn workers overdue fleet looks signals teller standing"
+    " upgrade supervisor life master succession",
     "check help man completion tree explain control status cli __main__",
 )
 LAYER_OF = {name: height for height, names in enumerate(LAYERS) for name in names.split()}

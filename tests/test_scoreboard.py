@@ -3,11 +3,12 @@
 import os
 import time
 from array import array
+from typing import NoReturn
 
 import pytest
 
 from uwsgi_tls import scoreboard as module
-from uwsgi_tls.scoreboard import Scoreboard
+from uwsgi_tls.scoreboard import Scoreboard, pulses
 from uwsgi_tls.tally import COUNTERS, NAMES
 
 
@@ -38,6 +39,47 @@ def test_one_that_is_given_back_is_empty_again() -> None:
     slot.beat(7.0)
     board.give_back(slot)
     assert board.take().last_beat == 0.0
+
+
+def test_a_pulse_outlives_the_program() -> None:
+    """Which a second mapping plays here; all else that the worker had told is the first one's."""
+    memory = pulses()
+    slot = Scoreboard(pulses=memory).take(2, 4)
+    slot.beat(7.0, 6.5)
+    after = Scoreboard(pulses=memory)
+    again = after.take_over(slot.index, 2, 4)
+    assert (again.index, again.last_beat, again.calling) == (slot.index, 7.0, 6.5)
+    slot.beat(8.0)
+    again.must_end(9.0)
+    assert (again.last_beat, again.calling, slot.ends) == (8.0, 0.0, 9.0)
+    (told,) = after.read().workers
+    assert (told.number, told.generation, told.last_beat, told.spawns) == (2, 4, 8.0, 1)
+    other = after.take(1, 5)
+    assert other.index != again.index
+    after.give_back(again)
+    assert (after.take().index, again.last_beat) == (slot.index, 0.0)
+    os.close(memory)
+
+
+def test_nobody_can_take_the_pulses_away() -> None:
+    memory = pulses()
+    with pytest.raises(PermissionError):
+        os.ftruncate(memory, 0)
+    os.close(memory)
+
+
+@pytest.mark.parametrize("call", ["memfd_create", "ftruncate"])
+def test_pulses_where_the_kernel_has_no_memory_to_leave(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """As with a filter of system calls, or LimitFSIZE=0."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise PermissionError
+
+    monkeypatch.setattr(os, call, refuse)
+    assert pulses() == -1
+    slot = Scoreboard(pulses=pulses()).take()
+    slot.beat(7.0)
+    assert slot.last_beat == 7.0
 
 
 # --- what workers count -----------------------------------------------------------------------

@@ -16,11 +16,12 @@ from typing import Any, NoReturn
 
 import pytest
 
-from uwsgi_tls import fleet, looks, respawn, signals, supervisor, watch, worker, workers
+from uwsgi_tls import fleet, looks, respawn, signals, supervisor, titles, watch, worker, workers
 from uwsgi_tls.change import Change, Left, Succession
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.heritage import UPGRADE, Heritage
 from uwsgi_tls.options import Config
+from uwsgi_tls.scoreboard import Scoreboard, Slot
 from uwsgi_tls.supervisor import Supervisor
 from uwsgi_tls.worker import Task
 from uwsgi_tls.workers import Worker, Workers
@@ -78,13 +79,12 @@ class Entry(Worker):
 class Master(Supervisor):
     """A supervisor whose workers are entries only; what it would do to them is noted."""
 
-    def __init__(self, processes: int, clock: Clock, **options: Any) -> None:
+    def __init__(self, processes: int, clock: Clock, board: Scoreboard | None = None, **options: Any) -> None:
         self.clock = clock
         self.reports: list[int] = []
         self.spawned: list[tuple[int, int]] = []  # number, generation
         self.signals: list[tuple[int, str]] = []  # number, signal
         self.said: list[str] = []
-        self.title = ""
         self.reopened = 0
         self.processes = processes  # as the configuration has it by now
         self.changes: list[str] = []
@@ -105,6 +105,7 @@ class Master(Supervisor):
             daily=lambda: self.days.append(clock.now),
             monitor=self.monitor,  # type: ignore[arg-type]
             watch=self.watch,  # type: ignore[arg-type]
+            scoreboard=board,
             teller=SimpleNamespace(  # type: ignore[arg-type]
                 write=lambda _, failure, wrong: self.told.append(("write", failure, wrong)),
                 log=lambda _, failure, wrong: self.told.append(("log", failure, wrong)),
@@ -128,13 +129,10 @@ class Master(Supervisor):
             lambda: self.changes.append("abandon"),
         )
 
-    def _title(self, state: str) -> None:
-        self.title = state
-
     # What happens to it.
 
     def begin(self) -> None:
-        self._fleet.begin(self._coming)
+        self._fleet.begin()
 
     def of(self, number: int, generation: int | None = None) -> Worker:
         """The worker of this number that is not retiring."""
@@ -158,8 +156,12 @@ class Master(Supervisor):
         return sorted((child.number, child.generation) for child in self._workers if not child.retiring)
 
     @property
+    def state(self) -> str:
+        return self._scoreboard.read().state
+
+    @property
     def generation(self) -> int:
-        return self._generation
+        return self._fleet.generation
 
     @property
     def listeners(self) -> object:
@@ -179,6 +181,7 @@ class Master(Supervisor):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
+    monkeypatch.setattr(titles, "set_title", lambda prefix, text: None)
     monkeypatch.setattr(supervisor, "time", clock)
     for module in (workers, fleet, looks):
         monkeypatch.setattr(module, "time", clock)
@@ -220,7 +223,7 @@ def test_it_has_started_when_all_are_ready(starting: Master) -> None:
         assert starting.reports == []
     starting.gets_ready(starting.of(2))
     assert starting.reports == [0]
-    assert starting.title == "serving"
+    assert starting.state == "serving"
 
 
 @pytest.mark.parametrize(("status", "expected"), [(KILLED, 1), (0, 1), (EXITED, 1), (DIED_OF_22, 22)])
@@ -400,7 +403,7 @@ def test_reload_that_fails(master: Master, clock: Clock) -> None:
     master.dies(ready)
     master._keep_time()
     assert master.numbers() == [(1, 1), (2, 1)]
-    assert (master.generation, master.title) == (1, "serving")
+    assert (master.generation, master.state) == (1, "serving")
     master._take(signal.SIGHUP)
     master.gets_ready(*master._workers)
     assert master.numbers() == [(1, 2), (2, 2)]
@@ -698,16 +701,21 @@ class Manager:
         self.alive = is_alive()
 
 
+def managed(master: Master) -> Manager:
+    master._notifier = master._standing._notifier = manager = Manager()  # type: ignore[assignment]
+    return manager
+
+
 @pytest.fixture
 def manager(master: Master) -> Manager:
-    manager = master._notifier = Manager()  # type: ignore[assignment]
+    manager = managed(master)
     for child in master._workers:
         child.slot.beat(master.clock.now)
     return manager
 
 
 def test_the_manager_is_told_of_the_start_once_it_serves(starting: Master) -> None:
-    manager = starting._notifier = Manager()  # type: ignore[assignment]
+    manager = managed(starting)
     starting.gets_ready(starting.of(1), starting.of(2))
     starting.dies(starting.of(1))  # which was ready, so it is replaced: no failed start
     assert [status.partition(";")[0] for status in manager.told] == ["starting: generation 1, workers 3"]
@@ -718,7 +726,7 @@ def test_the_manager_is_told_of_the_start_once_it_serves(starting: Master) -> No
 
 
 def test_a_failed_start_is_told(starting: Master) -> None:
-    manager = starting._notifier = Manager()  # type: ignore[assignment]
+    manager = managed(starting)
     starting.dies(starting.of(2), DIED_OF_22)
     assert manager.told == [
         "stopping: generation 1, workers 3; last failure: worker 2 (pid: 2) could not start (exit 22)"
@@ -773,7 +781,7 @@ def test_a_death_in_a_reload_does_not_end_it(master: Master, manager: Manager) -
     master.gets_ready(master.of(1, 2))
     master.dies(master.of(1, 2))
     assert [status.partition(":")[0] for status in manager.told] == ["reloading"] * 2
-    assert master.title == "reloading"
+    assert master.state == "reloading"
 
 
 def test_deaths_numbers_and_the_end_are_told(master: Master, manager: Manager) -> None:
@@ -1145,24 +1153,24 @@ def trial(master: Master) -> Trial:
 def test_a_program_that_may_take_over_gets_all_workers(master: Master, trial: Trial) -> None:
     workers = [child.pid for child in master._workers]
     master._take(UPGRADE)
-    assert (trial.did, master.title) == (["begin"], "reloading")
+    assert (trial.did, master.state) == (["begin"], "reloading")
     trial.complaint = ""
     master._reap()
     assert trial.did == ["begin", "replace"]
     assert trial.left is not None
     assert [left[2] for left in trial.left.facts["workers"]] == workers
     assert set(trial.left.fds) == {f"worker {pid}" for pid in workers}
-    assert master.title == "serving", "it goes on, since execve(2) has failed"
+    assert master.state == "serving", "it goes on, since execve(2) has failed"
 
 
 def test_one_that_may_not_changes_nothing(master: Master, trial: Trial) -> None:
     master._take(UPGRADE)
     master._reap()
-    assert master.title == "reloading"
+    assert master.state == "reloading"
     trial.complaint = "SyntaxError: what"
     master._reap()
-    assert (trial.did, master.title) == (["begin"], "serving")
-    assert master._failure == "upgrade failed, this program goes on: SyntaxError: what"
+    assert (trial.did, master.state) == (["begin"], "serving")
+    assert master._scoreboard.read().failure == "upgrade failed, this program goes on: SyntaxError: what"
 
 
 def test_one_thing_at_a_time(master: Master, trial: Trial) -> None:
@@ -1191,18 +1199,32 @@ NOBODY = 4194305  # above pid_max, proc(5)
 
 
 @pytest.fixture
-def heir(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Master]:
+def before(clock: Clock) -> tuple[Scoreboard, list[Slot]]:
+    """The scoreboard of the program before, and the slots there of two workers, as these write in them."""
+    board = Scoreboard()
+    board.take()  # of one that is no more
+    slots = [board.take(1, 5), board.take(2, 4)]
+    for slot in slots:
+        slot.beat(clock.now)
+    return board, slots
+
+
+@pytest.fixture
+def heir(clock: Clock, monkeypatch: pytest.MonkeyPatch, before: tuple[Scoreboard, list[Slot]]) -> Iterator[Master]:
     """One that has taken over from another program: a worker serves in generation 5, another is on its way out."""
-    master = Master(2, clock)
+    left_board, slots = before
+    board = Scoreboard()
+    board._pulses = left_board._pulses
+    master = Master(2, clock, board)
     monkeypatch.setattr(supervisor, "line", master.said.append)
     for module in (workers, fleet):
         monkeypatch.setattr(module, "line", master.said.append)
     channels = [socket.socketpair() for _ in range(2)]
     left = [
-        Left(1, 5, NOBODY, channels[0][0].detach(), 10.0, False, None),
-        Left(2, 4, NOBODY + 1, channels[1][0].detach(), 10.0, True, clock.now + 1),
+        Left(1, 5, NOBODY, channels[0][0].detach(), 10.0, True, False, None, slots[0].index),
+        Left(2, 4, NOBODY + 1, channels[1][0].detach(), 10.0, True, True, clock.now + 1, slots[1].index),
     ]
-    master._succeed(Succession(5, left, [], master.reopen()))
+    master._succeed(Succession(5, left, [], master.reopen(), harakiri=5))
     master.begin()
     yield master
     master.close()
@@ -1210,23 +1232,24 @@ def heir(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Iterator[Master]:
         theirs.close()
 
 
-def test_the_workers_of_another_program_serve_until_ours_do(heir: Master) -> None:
+def test_the_workers_of_another_program_serve_until_ours_do(
+    heir: Master, before: tuple[Scoreboard, list[Slot]]
+) -> None:
     assert heir.spawned == [(1, 6), (2, 6)]
-    assert (heir.generation, heir.title, heir.changes) == (5, "reloading", [])
+    assert (heir.generation, heir.state, heir.changes) == (5, "reloading", [])
     assert not heir.of(1, 5).retiring
     heir.gets_ready(heir.of(1, 6), heir.of(2, 6))
-    assert (heir.generation, heir.title, heir.changes) == (6, "serving", ["commit"])
+    assert (heir.generation, heir.state, heir.changes) == (6, "serving", ["commit"])
     assert [child.pid for child in heir._workers if child.retiring] == [NOBODY, NOBODY + 1]
+    assert before[1][0].ends == heir.clock.now + 60, "it is told how long it may take"
     assert heir.reports == [], "nobody waits for the start any more"
 
 
-def test_they_stay_when_ours_cannot_start(heir: Master, clock: Clock) -> None:
+def test_they_stay_when_ours_cannot_start(heir: Master) -> None:
     heir.dies(heir.of(1, 6), DIED_OF_22)
-    assert (heir.generation, heir.title, heir.changes) == (5, "serving", ["abandon"])
+    assert (heir.generation, heir.state, heir.changes) == (5, "serving", ["abandon"])
     heir._keep_time()
     assert heir.spawned[2:] == [(2, 5)], "of those that should serve one was on its way out"
-    clock.now += 1000
-    assert not any(child.stuck for child in heir._workers), "nobody knows how they are"
 
 
 def test_one_that_was_to_be_killed_is(heir: Master, clock: Clock) -> None:
@@ -1235,8 +1258,81 @@ def test_one_that_was_to_be_killed_is(heir: Master, clock: Clock) -> None:
     assert any("taking too much time to end" in text for text in heir.said)
 
 
+@pytest.mark.parametrize("stays", [False, True])
+def test_one_of_them_that_is_stuck_in_a_request(
+    heir: Master, clock: Clock, before: tuple[Scoreboard, list[Slot]], stays: bool
+) -> None:
+    """Whether ours are still to come or could not: under the harakiri of the program before, since we have none."""
+    if stays:
+        heir.dies(heir.of(1, 6), DIED_OF_22)
+    heir._keep_time()
+    began = clock.now
+    for _ in range(6):
+        assert not any("HARAKIRI" in text for text in heir.said)
+        clock.now += 1
+        before[1][0].beat(clock.now, began)
+        before[1][1].beat(clock.now)
+        heir._keep_time()
+    assert f"worker 1 (pid: {NOBODY}) has a request that lasts longer than 5 seconds: HARAKIRI" in "".join(heir.said)
+    assert heir._scoreboard.read().harakiris == 1
+    assert heir._fleet.bequeath().facts["harakiri"] == 5, "what a program after ours is told"
+
+
+def test_the_harakiri_of_the_program_before_ends_with_its_workers(heir: Master) -> None:
+    heir.gets_ready(heir.of(1, 6), heir.of(2, 6))
+    assert heir._fleet.bequeath().facts["harakiri"] == 0
+
+
+def test_one_of_them_that_gives_no_sign_of_life(
+    heir: Master, clock: Clock, before: tuple[Scoreboard, list[Slot]]
+) -> None:
+    manager = managed(heir)
+    for _ in range(20):
+        clock.now += 1
+        before[1][0].beat(clock.now)
+        assert alive(heir, manager)
+    assert heir._scoreboard.read().workers[0].last_beat == clock.now
+    clock.now += manager.watchdog
+    assert not alive(heir, manager)
+    assert f"worker 1 (pid: {NOBODY}) gives no sign of life: the watchdog is not fed" in heir.said
+
+
+def test_of_one_without_a_pulse_nobody_knows_how_it_is(clock: Clock) -> None:
+    """As where the kernel gave no memory that could be left."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        master = Master(1, clock)
+        left = Left(1, 5, NOBODY, ours.detach(), 10.0, True, False, None, 1)
+        master._succeed(Succession(5, [left], [], master.reopen(), harakiri=5))
+        manager = managed(master)
+        clock.now += 1000
+        assert alive(master, manager)
+        master.close()
+
+
+def test_one_that_was_still_to_become_ready(clock: Clock) -> None:
+    """It loads its application, of which it need give no sign, and says when it has."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        master = Master(1, clock)
+        left = Left(1, 5, NOBODY, ours.detach(), clock.now, False, False, None, 1)
+        master._succeed(Succession(5, [left], [], master.reopen(), harakiri=5))
+        manager = managed(master)
+        clock.now += 10
+        assert alive(master, manager)
+        assert not master.of(1).ready
+        theirs.send(worker.READY)
+        master._hear()
+        assert master.of(1).ready
+        master.close()
+
+
 def test_what_is_left_is_what_is_taken_over(heir: Master) -> None:
     fds, left = heir._workers.bequeath()
     assert [each[:3] for each in left[:2]] == [[1, 5, NOBODY], [2, 4, NOBODY + 1]]
-    assert [each[4:] for each in left[:2]] == [[10.0, False, None], [10.0, True, heir.clock.now + 1]]
+    assert [each[4:] for each in left[:2]] == [
+        [10.0, True, False, None, 2],
+        [10.0, True, True, heir.clock.now + 1, 3],
+    ]
+    assert [each[5] for each in left[2:]] == [False, False], "ours are not ready"
     assert set(fds) == {each[3] for each in left}

@@ -26,8 +26,10 @@ class Left:
     pid: int
     channel: int  # a descriptor
     born: float
+    ready: bool
     retiring: bool
     kill_at: float | None
+    slot: int  # of the scoreboard
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +40,4 @@ class Succession:
     workers: Sequence[Left]
     strangers: Sequence[int]  # pids of other children, which have been told to end
     change: Change  # to our generation
+    harakiri: int  # seconds that a call of an application may last in its workers; 0: as long as it likes

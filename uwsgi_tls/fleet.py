@@ -1,11 +1,14 @@
 """The workers that there should be, one of each number: forked, replaced when they die, wear out or get stuck.
 
-It keeps the number of workers up within one generation; when there is another one, and when all is over, the supervisor
-says.
+While another generation comes, the one that serves is kept up as well. When another one comes, whether it serves or is
+given up, and when all is over, the supervisor says.
 """
 
+import signal
 import time
 
+from uwsgi_tls.change import Succession
+from uwsgi_tls.heritage import Heritage
 from uwsgi_tls.logs import line
 from uwsgi_tls.options import Config
 from uwsgi_tls.overdue import Overdue
@@ -21,14 +24,15 @@ class Fleet:
     """`wanted` workers, numbered from 1. Those of an earlier generation are among `workers` until they have ended."""
 
     def __init__(self, task: Task, workers: Workers, scoreboard: Scoreboard) -> None:
-        """`task` is what each worker gets that is forked from now on."""
-        self.task = task
+        """`task` is what each worker gets that is forked until there is another one."""
+        self.task = task  # of the generation that comes
         self.workers = workers
         self.wanted = task.config.processes
-        self.generation = 1  # of whoever is forked from now on
-        self.before: tuple[Task, int] | None = None  # what those get that serve until this generation does; which it is
+        self.generation = 1  # that serves
+        self.coming = 1  # that is to serve next; the same when nothing is under way
+        self._before = (task, self.wanted)  # of the one that serves while another comes
         self.respawn = Respawn()
-        self._stopgap = Respawn()  # of these
+        self._stopgap = Respawn()  # of those that serve while others come
         self._scoreboard = scoreboard
         self._last_status = 0  # of one that could not start
         self.configure(task.config)
@@ -39,23 +43,75 @@ class Fleet:
         self.respawn = Respawn(config.forkbomb_delay)
         self._stopgap = Respawn(config.forkbomb_delay)
         calls_application = bool(config.wsgi_file or config.module)
-        self._overdue = Overdue(config.worker_start_timeout, config.harakiri if calls_application else 0)
+        self._watch(config.harakiri if calls_application else 0)
+
+    def adopt(self, left: Succession) -> None:
+        """Has the workers of the program before ours serve until ours do, under the limit that they had. Who comes in
+        the place of one of them gets our task, since theirs is not known.
+        """
+        for each in left.workers:
+            self.workers.adopt(each)
+        self.generation, self.coming = left.generation, left.generation + 1
+        self._watch(left.harakiri)
+
+    def bequeath(self) -> Heritage:
+        """For the program after ours, while nothing is under way."""
+        fds, workers = self.workers.bequeath()
+        return Heritage(fds, {"generation": self.generation, "workers": workers, "harakiri": self._harakiri})
+
+    def _watch(self, harakiri: int) -> None:
+        self._harakiri = harakiri  # seconds that a call of the application may last in those that serve; 0: no matter
+        self._overdue = Overdue(self._config.worker_start_timeout, harakiri)
 
     @property
     def moment(self) -> float:
         """When keep_time() has something to do next, in seconds of time.monotonic()."""
         return min(self.workers.moment, self._overdue.moment(self.workers), self.respawn.moment, self._stopgap.moment)
 
-    def begin(self, generation: int) -> None:
-        """Forks a worker of each number for that generation."""
-        self.generation = generation
+    @property
+    def is_changing(self) -> bool:
+        """Whether another generation is to come than the one that serves."""
+        return self.coming != self.generation
+
+    def begin(self) -> None:
+        """Forks a worker of each number for the generation that comes."""
         self.respawn.forget()
         for number in range(1, self.wanted + 1):
             self.spawn(number)
 
+    def change(self, task: Task) -> None:
+        """Has another generation come, which gets `task`."""
+        self._before = (self.task, self.wanted)
+        if task.config.processes != self.task.config.processes:
+            self.wanted = task.config.processes
+        self.task = task
+        self.coming += 1
+        self.begin()
+
+    def promote(self) -> None:
+        """The generation that has come serves, and whoever is of another one has done its work."""
+        self.generation = self.coming
+        self._stopgap.forget()
+        for child in self.workers:
+            if child.generation != self.generation:
+                child.retire(self._config.worker_reload_mercy)
+
+    def go_back(self) -> None:
+        """The generation that was to come does not: all is as it was, and those come that are missing."""
+        for child in self.workers:
+            if child.generation == self.coming:
+                child.retiring = True
+                child.signal(signal.SIGKILL)
+        self.coming = self.generation
+        self.task, self.wanted = self._before
+        self._stopgap.forget()
+        alive = {child.number for child in self.workers if not child.retiring}
+        for number in set(range(1, self.wanted + 1)) - alive:
+            self.respawn.at(number, time.monotonic())
+
     def spawn(self, number: int) -> None:
         """Forks one; where that cannot be, another attempt follows."""
-        self._spawn(number, self.task, self.generation, self.respawn)
+        self._spawn(number, self.task, self.coming, self.respawn)
 
     def _spawn(self, number: int, task: Task, generation: int, respawn: Respawn) -> None:
         try:
@@ -87,8 +143,8 @@ class Fleet:
             if may_fork and number <= self.wanted:
                 self.spawn(number)
         for number in self._stopgap.due(now):
-            if may_fork and self.before is not None:
-                self._spawn(number, *self.before, self._stopgap)
+            if may_fork:
+                self._spawn(number, self._before[0], self.generation, self._stopgap)
 
     def replace_worn(self) -> None:
         """Forks a successor of one that has asked for it: of one at a time, which serves until the successor does.
@@ -107,9 +163,9 @@ class Fleet:
         if any(not other.ready and other.generation == child.generation for other in others):
             return f"{child.name} died ({how}); its successor is about to serve"
         respawn = self.respawn
-        if child.generation != self.generation:
+        if child.generation != self.coming:
             if any(other.ready for other in others):
-                return f"{child.name} died ({how}); generation {self.generation} is about to follow"
+                return f"{child.name} died ({how}); generation {self.coming} is about to follow"
             respawn = self._stopgap
         now, delay = time.monotonic(), 0.0
         if child.ready and child.condemned:
@@ -134,8 +190,8 @@ class Fleet:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all of the generation are ready."""
-        fresh = [child for child in self.workers if child.generation == self.generation and not child.retiring]
+        """Whether all of the generation that comes are ready."""
+        fresh = [child for child in self.workers if child.generation == self.coming and not child.retiring]
         return len(fresh) >= self.wanted and all(child.ready for child in fresh)
 
     def is_alive(self, watchdog: float) -> bool:
@@ -152,13 +208,6 @@ class Fleet:
         there = {child.number for child in serving if not child.stuck}
         return there.issuperset(range(1, self.wanted + 1)) and not any(child.stuck for child in serving)
 
-    def fill(self) -> None:
-        """Has those come that are missing."""
-        self._stopgap.forget()
-        alive = {child.number for child in self.workers if not child.retiring}
-        for number in set(range(1, self.wanted + 1)) - alive:
-            self.respawn.at(number, time.monotonic())
-
     def resize(self, wanted: int) -> None:
         """From now on so many. Who waits for his moment goes on waiting."""
         for number in range(self.wanted + 1, wanted + 1):
@@ -166,11 +215,4 @@ class Fleet:
         self.wanted = wanted
         for child in self.workers:
             if child.number > wanted:
-                child.retire(self._config.worker_reload_mercy)
-
-    def retire_before(self, generation: int) -> None:
-        """Whoever is of another generation has done its work."""
-        self._stopgap.forget()
-        for child in self.workers:
-            if child.generation != generation:
                 child.retire(self._config.worker_reload_mercy)

@@ -19,7 +19,7 @@ from uwsgi_tls.errors import ConfigError
 
 VARIABLE = "UWSGI_TLS_HERITAGE"
 UPGRADE = signal.SIGRTMIN  # to a master; to one that cannot do it, a signal without meaning
-FORMAT = 1  # of the table; another one is refused, and the old program goes on
+FORMAT = 2  # of the table; another one is refused, and the old program goes on
 TABLE_BYTES_MAX = 1 << 20
 _STANDARD = (0, 1, 2)  # every program has these
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE

@@ -7,6 +7,7 @@ from uwsgi_tls.heritage import Heritage
 from uwsgi_tls.listeners import Bound
 from uwsgi_tls.masters_own import MastersOwn
 from uwsgi_tls.reconfigure import Setup
+from uwsgi_tls.scoreboard import Scoreboard
 from uwsgi_tls.stats.facts import Facts
 from uwsgi_tls.stats.process import StatsProcess
 from uwsgi_tls.supervisor import Supervisor
@@ -39,6 +40,7 @@ class Life:
                 monitor=own.monitor,
                 watch=setup.watch,
                 notifier=own.notifier,
+                scoreboard=Scoreboard(pulses=own.pulses),
                 stats=self._stats,
                 teller=Teller(self._describe, lambda: self._setup.endpoints.kept, own.status_file),
                 fifos=own.fifos,

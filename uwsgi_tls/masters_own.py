@@ -23,7 +23,7 @@ from uwsgi_tls.placeholders import Source
 from uwsgi_tls.status_file import StatusFile
 from uwsgi_tls.users import Identity
 
-_NOTIFY, _MONITOR = "notify", "monitor"
+_NOTIFY, _MONITOR, _PULSES = "notify", "monitor", "pulses"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,6 +42,7 @@ class MastersOwn:
     fifos: list[Fifo] = field(default_factory=list)
     monitor: Monitor | None = None
     access_targets: Sequence[Target] = ()  # where lines for requests go
+    pulses: int = -1  # a descriptor: the memory of the workers' signs of life, scoreboard.py
 
     def close(self) -> None:
         """In a worker: lets go of it and leaves it as it is."""
@@ -55,6 +56,8 @@ class MastersOwn:
         self.status_file.close()
         for fifo in self.fifos:
             fifo.close()
+        if self.pulses >= 0:
+            os.close(self.pulses)
 
     def release(self, status: int) -> None:
         """At the end, with the exit status of a start that has not been reported yet."""
@@ -87,6 +90,8 @@ class MastersOwn:
         if self.monitor is not None and self.monitor.pid:
             fds[_MONITOR] = self.monitor.channel.fileno()
             facts["monitor"] = self.monitor.pid
+        if self.pulses >= 0:
+            fds[_PULSES] = self.pulses
         return Heritage(fds, facts)
 
 
@@ -102,3 +107,9 @@ def left_monitor(heir: Heritage) -> Monitor | None:
     """The monitor that was left to us, which is our child as it was that of the program before."""
     fd = heritage.left(_MONITOR)
     return Monitor.of(heir.facts["monitor"], socket.socket(fileno=fd)) if fd is not None else None
+
+
+def left_pulses() -> int:
+    """The memory of the workers' signs of life that was left to us; -1: there was none to leave."""
+    fd = heritage.left(_PULSES)
+    return fd if fd is not None else -1

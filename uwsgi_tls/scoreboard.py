@@ -4,11 +4,17 @@ The memory is made before the first fork, has no name, needs no file and outlive
 numbers of eight bytes, each of which is written and read at once; who reads one sees it as it was or as it is. The
 first slot is the master's: how it is, and what workers that have ended had counted.
 
+Beside each slot there is a pulse, the signs of life. It lies in a memory of its own, which can outlive the program of
+the master too: who is stuck must be seen after an upgrade as well (heritage.py).
+
 All workers can write all of it, so no number here is believed to be one of those that it should be.
 """
 
+import ctypes
 import errno
+import fcntl
 import mmap
+import os
 import time
 from array import array
 from collections import Counter
@@ -21,13 +27,12 @@ SLOTS = 4096  # workers at once, those of generations on their way out included
 NUMBER_BYTES = 8
 TEXT_BYTES = 512  # of what went wrong last
 
-# Where in a slot.
-_LAST_BEAT = 0  # in nanoseconds
-_NUMBER, _GENERATION, _SPAWNS, _BORN, _PID, _STATE = range(1, 7)  # _NUMBER is 0 in a slot that is free
-_CALLING = 7  # in nanoseconds
-_ENDS = 8  # in nanoseconds; the master writes it, as it does all that take() fills in
-_HARAKIRIS = 9
-_COUNTED = 10  # from here on what NAMES has, the counters first
+# Where in a pulse, in nanoseconds; the master writes _ENDS. Who changes this or SLOTS changes heritage.FORMAT.
+_LAST_BEAT, _CALLING, _ENDS = range(3)
+PULSE = 3  # numbers of one
+# Where in a slot; the master writes all that take() fills in.
+_NUMBER, _GENERATION, _SPAWNS, _BORN, _PID, _STATE, _HARAKIRIS = range(7)  # _NUMBER is 0 in a slot that is free
+_COUNTED = 10  # from here on what NAMES has, the counters first; the master has more before them
 NUMBERS = _COUNTED + len(NAMES)  # of a slot
 # Where in the master's.
 _VERSION = 0  # odd while the sums and the slots are being changed
@@ -38,6 +43,7 @@ MOST = 2**63 - 1  # that a number can be
 _NANO = 1_000_000_000
 _READS = 100  # attempts, until what was read was not being changed
 _PAUSE_SECONDS = 0.001  # between two of them
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 STATES = ("starting", "serving", "draining")  # of a worker
 MASTERS_STATES = ("starting", "serving", "reloading", "stopping")
@@ -49,32 +55,33 @@ class Slot:
 
     index: int
     numbers: "memoryview[int]"  # quoted: Python subscripts it since 3.14
+    pulse: "memoryview[int]"
 
     def beat(self, now: float, calling: float = 0.0) -> None:
         """In the worker: it is alive at `now`, in seconds of time.monotonic(), which all processes share, and the
         oldest call of its application runs since `calling`; 0.0: there is none."""
         # In this order: whoever reads between the two must not take a call for longer than it was.
-        self.numbers[_CALLING] = int(calling * _NANO)
-        self.numbers[_LAST_BEAT] = int(now * _NANO)
+        self.pulse[_CALLING] = int(calling * _NANO)
+        self.pulse[_LAST_BEAT] = int(now * _NANO)
 
     @property
     def last_beat(self) -> float:
         """When it was alive last; 0.0 before it was ever."""
-        return self.numbers[_LAST_BEAT] / _NANO
+        return self.pulse[_LAST_BEAT] / _NANO
 
     @property
     def calling(self) -> float:
         """Since when the oldest call ran that ran at the last beat; 0.0 where there was none."""
-        return self.numbers[_CALLING] / _NANO
+        return self.pulse[_CALLING] / _NANO
 
     @property
     def ends(self) -> float:
         """When the worker must have ended (time.monotonic() seconds); 0.0: nobody has said so."""
-        return self.numbers[_ENDS] / _NANO
+        return self.pulse[_ENDS] / _NANO
 
     def must_end(self, moment: float) -> None:
         """In the master, which sends SIGTERM afterwards."""
-        self.numbers[_ENDS] = int(moment * _NANO)
+        self.pulse[_ENDS] = int(moment * _NANO)
 
     def enter(self, state: str, pid: int) -> None:
         """In the worker: it is in one of STATES now."""
@@ -137,8 +144,11 @@ class Reading:
 class Scoreboard:
     """All slots; the master gives them out before it forks."""
 
-    def __init__(self, slots: int = SLOTS) -> None:
+    def __init__(self, slots: int = SLOTS, pulses: int = -1) -> None:
+        """`pulses`: the descriptor of the memory for SLOTS pulses that pulses() has made; -1: one that ends with us."""
         self._numbers = memoryview(mmap.mmap(-1, (1 + slots) * NUMBERS * NUMBER_BYTES)).cast("q")
+        size = (1 + slots) * PULSE * NUMBER_BYTES
+        self._pulses = (_map(pulses, size) if pulses >= 0 else memoryview(mmap.mmap(-1, size))).cast("q")
         self._failure = mmap.mmap(-1, TEXT_BYTES)
         self._free = list(range(slots, 0, -1))
         self._master = self._slot(0)
@@ -150,7 +160,16 @@ class Scoreboard:
         """A slot for the worker of that number, with nothing told in it. Raises OSError when there is none left."""
         if not self._free:
             raise OSError(errno.EAGAIN, "no slot of the scoreboard is free")
-        index = self._free.pop()
+        slot = self._give(self._free.pop(), number, generation)
+        slot.pulse[:] = memoryview(array("q", bytes(PULSE * NUMBER_BYTES)))
+        return slot
+
+    def take_over(self, index: int, number: int, generation: int) -> Slot:
+        """The one that a worker of the program before ours has had: its pulse is that of the worker, all else empty."""
+        self._free.remove(index)
+        return self._give(index, number, generation)
+
+    def _give(self, index: int, number: int, generation: int) -> Slot:
         numbers = self._slot(index)
         numbers[:] = memoryview(array("q", bytes(NUMBERS * NUMBER_BYTES)))
         self._spawns[number] = self._spawns.get(number, 0) + 1
@@ -158,7 +177,7 @@ class Scoreboard:
         numbers[_HARAKIRIS] = self._harakiris.get(number, 0)
         numbers[_NUMBER] = number
         self._master[_USED] = max(self._master[_USED], index)
-        return Slot(index, numbers)
+        return Slot(index, numbers, self._pulses[index * PULSE : (index + 1) * PULSE])
 
     def give_back(self, slot: Slot) -> None:
         """Its worker has ended; what it had counted remains in the sums."""
@@ -205,8 +224,9 @@ class Scoreboard:
             if before % 2 == 0 and self._master[_VERSION] == before:
                 break
             time.sleep(_PAUSE_SECONDS)
-        slots = [numbers[at : at + NUMBERS] for at in range(NUMBERS, len(numbers), NUMBERS)]
-        told = [_told(slot) for slot in slots if slot[_NUMBER]]
+        slots = [numbers[at : at + NUMBERS] for at in range(0, len(numbers), NUMBERS)]
+        beats = self._pulses[_LAST_BEAT::PULSE]
+        told = [_told(slot, beats[index]) for index, slot in enumerate(slots) if index and slot[_NUMBER]]
         told.sort(key=lambda each: (each.number, each.generation, each.spawns))
         return Reading(
             state=_name(MASTERS_STATES, numbers[_MASTERS_STATE]),
@@ -226,6 +246,35 @@ class Scoreboard:
         return self._numbers[index * NUMBERS : (index + 1) * NUMBERS]
 
 
+def pulses() -> int:
+    """A descriptor of memory for pulses, which can be left to another program; -1 where the kernel gives none."""
+    try:
+        memory = os.memfd_create("uwsgi-tls pulses", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    except OSError:
+        return -1
+    try:
+        os.ftruncate(memory, (1 + SLOTS) * PULSE * NUMBER_BYTES)
+    except OSError:  # RLIMIT_FSIZE
+        os.close(memory)
+        return -1
+    fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)  # or a worker could take it away from under the master: SIGBUS
+    return memory
+
+
+def _map(memory: int, size: int) -> memoryview:
+    """So many bytes of it, by mmap(2), since mmap.mmap() keeps a copy of the descriptor, which every worker would have.
+
+    Raises OSError.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+    libc.mmap.restype = ctypes.c_void_p
+    address = libc.mmap(None, size, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, memory, 0)
+    if address == ctypes.c_void_p(-1).value:  # MAP_FAILED
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return memoryview((ctypes.c_char * size).from_address(address)).cast("B")
+
+
 def _add_one(numbers: "memoryview[int]", place: int) -> None:
     numbers[place] = (numbers[place] + 1) & MOST  # even and odd stay in turn where it begins anew
 
@@ -238,7 +287,7 @@ def _name(states: Sequence[str], number: int) -> str:
     return states[number] if 0 <= number < len(states) else states[0]
 
 
-def _told(slot: list[int]) -> Told:
+def _told(slot: list[int], last_beat: int) -> Told:
     return Told(
         number=slot[_NUMBER],
         generation=slot[_GENERATION],
@@ -247,6 +296,6 @@ def _told(slot: list[int]) -> Told:
         born=slot[_BORN],
         pid=slot[_PID],
         state=_name(STATES, slot[_STATE]),
-        last_beat=slot[_LAST_BEAT] / _NANO,
+        last_beat=last_beat / _NANO,
         counts=dict(zip(NAMES, map(_count, slot[_COUNTED:]), strict=True)),
     )

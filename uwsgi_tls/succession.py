@@ -31,7 +31,7 @@ from uwsgi_tls.life import Life
 from uwsgi_tls.listeners import Bound, Inheritance
 from uwsgi_tls.log_targets import Target
 from uwsgi_tls.logs import line
-from uwsgi_tls.masters_own import MastersOwn, left_monitor, left_notifier
+from uwsgi_tls.masters_own import MastersOwn, left_monitor, left_notifier, left_pulses
 from uwsgi_tls.reconfigure import Setup
 from uwsgi_tls.users import Identity
 
@@ -76,6 +76,7 @@ def owned(heir: Heritage, words: Sequence[str]) -> MastersOwn:
         ),
         notifier=left_notifier(heir),
         monitor=left_monitor(heir),
+        pulses=left_pulses(),
     )
 
 
@@ -119,8 +120,8 @@ def take_over(
         log_opening.redirect(config, log, own.identity)
     master.begin_log(own, setup, *loggers)
     workers = [
-        Left(number, generation, pid, fd, born, retiring, kill_at)
-        for number, generation, pid, name, born, retiring, kill_at in heir.facts["workers"]
+        Left(number, generation, pid, fd, *more)
+        for number, generation, pid, name, *more in heir.facts["workers"]
         if (fd := heritage.left(name)) is not None
     ]
     heritage.forget()
@@ -129,4 +130,5 @@ def take_over(
     line(f"uwsgi-tls {__version__} has taken over from {heir.facts['version']}")
     life = Life(own, setup)
     change = life.taking_over(bound)
-    return life.run(Succession(heir.facts["generation"], workers, heir.facts["strangers"], change))
+    facts = heir.facts
+    return life.run(Succession(facts["generation"], workers, facts["strangers"], change, facts["harakiri"]))

@@ -8,20 +8,22 @@ in time to wait for; so nothing can interrupt it half-way, get lost in a fork, o
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from uwsgi_tls import fifo, logs, titles
+from uwsgi_tls import fifo, logs
 from uwsgi_tls.change import Change, Succession
 from uwsgi_tls.errors import ConfigError
 from uwsgi_tls.fifo import Fifo
 from uwsgi_tls.fleet import Fleet
-from uwsgi_tls.heritage import UPGRADE, Heritage
+from uwsgi_tls.heritage import UPGRADE
 from uwsgi_tls.logs import line
 from uwsgi_tls.looks import Looks
 from uwsgi_tls.monitor import Monitor
 from uwsgi_tls.notify import Notifier, State
 from uwsgi_tls.options import Config
-from uwsgi_tls.scoreboard import Reading, Scoreboard
+from uwsgi_tls.scoreboard import Scoreboard
 from uwsgi_tls.signals import BLOCKED
+from uwsgi_tls.standing import Standing
 from uwsgi_tls.stats.process import StatsProcess
 from uwsgi_tls.teller import Teller
 from uwsgi_tls.upgrade import Upgrade
@@ -32,7 +34,6 @@ from uwsgi_tls.workers import EXIT_FAILED, Worker, Workers
 IDLE_SECONDS = 3600.0
 DAY_SECONDS = 86400.0
 EXIT_STOPPED = 0
-RELOAD_FAILED = "reload failed"  # so begins what is said of it
 EXIT_GAVE_UP = 75  # EX_TEMPFAIL of sysexits.h: another start may succeed, where EXIT_FAILED is in vain
 
 
@@ -51,6 +52,7 @@ class Supervisor:
         monitor: Monitor | None = None,
         watch: Watch | None = None,
         notifier: Notifier | None = None,
+        scoreboard: Scoreboard | None = None,
         stats: StatsProcess | None = None,
         teller: Teller | None = None,
         fifos: Sequence[Fifo] = (),
@@ -61,9 +63,10 @@ class Supervisor:
         ConfigError); `started` is told how the first start went, as an exit status; `masters_own` closes, in a
         worker, what only the master may hold; `daily` is called once a day; `refuse` closes
         the listening sockets, once no worker is to come any more; what `watch` sees change brings a reload
-        about; `notifier` leads to the service manager; `stats` tells whoever asks how all this is, and `teller` whoever
-        may signal us; `fifos` are pipes in which we are told what to do; `upgrade`
-        replaces our program by another one, and `succession` is what is left of the one that we have replaced."""
+        about; `notifier` leads to the service manager; on `scoreboard` workers tell how they are; `stats` tells whoever
+        asks how all this is, and `teller` whoever may signal us; `fifos` are pipes in which we are told what to do;
+        `upgrade` replaces our program by another one, and `succession` is what is left of the one that we have
+        replaced."""
         self._reopen = reopen
         self._started = started
         self._daily = daily
@@ -71,24 +74,18 @@ class Supervisor:
         self._next_day = time.monotonic() + DAY_SECONDS
         self._monitor = monitor
         self._notifier = Notifier() if notifier is None else notifier
-        self._scoreboard = Scoreboard()
+        self._scoreboard = Scoreboard() if scoreboard is None else scoreboard
+        self._standing = Standing(self._scoreboard, self._notifier, teller)
         self._stats = StatsProcess() if stats is None else stats
-        self._teller = teller
         self._fifos = fifos
-        self._failure = ""  # the last one of this generation
-        self._rejected = ""  # the last reload, if it failed: why
         self._reload_again = self._upgrade_again = False  # asked for while something was under way
         self._upgrade = upgrade
         self._succession = succession
         self._change: Change | None = None  # that is not sure yet
-        self._before = task  # what workers get where it is abandoned
         self._workers = Workers(self._scoreboard, masters_own)
         self._fleet = Fleet(task, self._workers, self._scoreboard)
-        self._wanted_before = self._fleet.wanted
         self._looks = Looks()
         self._configure(task.config, watch)
-        self._generation = 1  # that serves
-        self._coming = 1  # that is to serve next; the same when nothing is under way
         self._serving = False  # the first generation has become ready
         self._stop_at: float | None = None
         self._status = EXIT_STOPPED
@@ -96,6 +93,7 @@ class Supervisor:
     def _configure(self, config: Config, watch: Watch | None) -> None:
         """What follows from the configuration of those that serve."""
         self._config = config
+        self._standing.configure(config)
         self._fleet.configure(config)
         self._looks.configure(config, watch)
 
@@ -107,7 +105,7 @@ class Supervisor:
             self._succeed(self._succession)
         for each in self._fifos:
             each.listen()
-        self._fleet.begin(self._coming)
+        self._fleet.begin()
         while self._workers or self._stop_at is None:
             info = signal.sigtimedwait(BLOCKED, self._patience())
             if info is not None and self._may_ask(info):
@@ -124,12 +122,10 @@ class Supervisor:
 
     def _succeed(self, left: Succession) -> None:
         """To whom was there before us our workers are as after a reload."""
-        for each in left.workers:
-            self._workers.adopt(each)
+        self._fleet.adopt(left)
         self._stats.adopt(left.strangers)
         self._serving = True
-        self._generation, self._coming, self._change = left.generation, left.generation + 1, left.change
-        self._fleet.before = (self._before, self._generation)
+        self._change = left.change
         self._enter("reloading")
 
     # What wakes it.
@@ -151,8 +147,7 @@ class Supervisor:
             case signal.SIGUSR1:
                 self._reopen_logs("SIGUSR1")
             case signal.SIGUSR2:
-                if self._teller is not None:
-                    self._teller.write(*self._account())
+                self._standing.write(self._wrong)
             case signal.SIGTTIN:
                 self._resize(self._fleet.wanted + 1)
             case signal.SIGTTOU:
@@ -174,15 +169,15 @@ class Supervisor:
                 line(f"master-fifo {pipe.path}: {letter}")
                 if letter != fifo.TELL:
                     self._take(fifo.COMMANDS[letter])
-                elif self._teller is not None:
-                    self._teller.log(*self._account())
+                else:
+                    self._standing.log(self._wrong)
 
-    def _account(self) -> tuple[Reading, str, list[str]]:
-        """What the teller has to know: how the workers are, what failed last, and what is still wrong."""
-        wrong = [self._rejected] if self._rejected else []
-        if self._monitor is not None and not self._monitor.pid:
-            wrong.append("the monitor has ended: a reload can read no more than the user may; restart the server")
-        return self._scoreboard.read(), self._failure, wrong
+    @property
+    def _wrong(self) -> list[str]:
+        """What only a restart mends."""
+        if self._monitor is None or self._monitor.pid:
+            return []
+        return ["the monitor has ended: a reload can read no more than the user may; restart the server"]
 
     def _reap(self) -> None:
         if self._monitor is not None and self._monitor.has_ended() and self._stop_at is None:
@@ -196,7 +191,7 @@ class Supervisor:
 
     def _hear(self) -> None:
         self._fleet.hear()
-        if not self._serving or self._coming != self._generation:
+        if not self._serving or self._fleet.is_changing:
             self._promote()
 
     def _keep_time(self) -> None:
@@ -235,12 +230,12 @@ class Supervisor:
         self._scoreboard.died()
         if not child.ready and not self._serving:
             self._status = status or EXIT_FAILED
-            self._failure = f"{child.name} could not start ({how})"
-            line(f"{self._failure}: stopping")
+            self._standing.failed(f"{child.name} could not start ({how})")
+            line(f"{child.name} could not start ({how}): stopping")
             self._started(self._status)
             self._stop_now("a failed start")
             return
-        if not child.ready and child.generation != self._generation:
+        if not child.ready and child.generation != self._fleet.generation:
             self._give_reload_up(f"worker {child.number} of the new generation could not start ({how})")
             return
         self._fail(self._fleet.died(child, how, status))
@@ -264,16 +259,15 @@ class Supervisor:
         if not self._fleet.is_complete or self._stop_at is not None:
             return
         first, self._serving = not self._serving, True
-        self._generation = self._coming
-        self._fleet.retire_before(self._generation)
+        self._fleet.promote()
         if self._change is not None:
             self._change.commit()
             self._configure(self._change.task.config, self._change.watch)
             self._change = None
-        self._failure = self._rejected = ""
+        self._standing.forget()
         self._enter("serving")
         wanted = self._fleet.wanted
-        line(f"generation {self._generation} is serving with {wanted} worker{'s' if wanted > 1 else ''}")
+        line(f"generation {self._fleet.generation} is serving with {wanted} worker{'s' if wanted > 1 else ''}")
         if first:
             self._started(EXIT_STOPPED)
         else:
@@ -293,7 +287,7 @@ class Supervisor:
     def _is_steady(self) -> bool:
         """Whether it serves and neither starts, reloads, tries another program nor stops."""
         on_trial = self._upgrade is not None and self._upgrade.is_on_trial
-        return self._serving and self._coming == self._generation and self._stop_at is None and not on_trial
+        return self._serving and not self._fleet.is_changing and self._stop_at is None and not on_trial
 
     def _look(self) -> None:
         """A change is taken up when the time for it has come: until then the watch does not forget it."""
@@ -315,20 +309,13 @@ class Supervisor:
         try:
             change = self._reopen()
         except (ConfigError, OSError) as error:
-            self._fail(f"{RELOAD_FAILED}, generation {self._generation} stays: {error}")
-            return
+            return self._fail_reload(str(error))
         except Exception as error:  # whatever a file may hold now, what is in memory goes on serving
-            name = type(error).__name__
-            self._fail(f"{RELOAD_FAILED} by a defect, generation {self._generation} stays: {name}: {error}")
-            return
+            return self._fail_reload(f"{type(error).__name__}: {error}", " by a defect")
         if self._config.log_reopen:
             self._reopen_logs("log-reopen")
-        self._before, self._change, self._fleet.task = self._fleet.task, change, change.task
-        self._fleet.before, self._wanted_before = (self._before, self._generation), self._fleet.wanted
-        if change.task.config.processes != self._before.config.processes:
-            self._fleet.wanted = change.task.config.processes
-        self._coming += 1
-        self._fleet.begin(self._coming)
+        self._change = change
+        self._fleet.change(change.task)
 
     def _reopen_logs(self, why: str) -> None:
         """For this process and for those that serve, each of which has its own idea of what is open."""
@@ -340,16 +327,11 @@ class Supervisor:
             child.signal(signal.SIGUSR1)
 
     def _give_reload_up(self, cause: str) -> None:
-        for child in self._workers:
-            if child.generation == self._coming:
-                child.retiring = True
-                child.signal(signal.SIGKILL)
-        self._coming = self._fleet.generation = self._generation
+        self._fleet.go_back()
         if self._change is not None:
             self._change.abandon()
-            self._fleet.task, self._fleet.wanted, self._change = self._before, self._wanted_before, None
-        self._fail(f"{RELOAD_FAILED}, generation {self._generation} stays: {cause}")
-        self._fleet.fill()
+            self._change = None
+        self._fail_reload(cause)
         self._catch_up()
 
     def _try_upgrade(self, upgrade: Upgrade) -> None:
@@ -379,20 +361,15 @@ class Supervisor:
     def _give_way(self, upgrade: Upgrade) -> str:
         """Lets another program have this process; returns only to say why it cannot."""
         self._stats.end()
-        fds, workers = self._workers.bequeath()
-        facts = {
-            "generation": self._generation,
-            "workers": workers,
-            "strangers": self._stats.outdated,
-        }
+        left = self._fleet.bequeath()
         try:
-            upgrade.replace(Heritage(fds, facts))
+            upgrade.replace(replace(left, facts={**left.facts, "strangers": self._stats.outdated}))
         except OSError as error:
             self._stats.renew()
             return str(error)
 
     def _resize(self, wanted: int) -> None:
-        if wanted < 1 or self._stop_at is not None or self._coming != self._generation or not self._serving:
+        if wanted < 1 or self._stop_at is not None or self._fleet.is_changing or not self._serving:
             line("the number of workers stays: " + ("one is the least" if wanted < 1 else "not while changing"))
             return
         line(f"from {self._fleet.wanted} to {wanted} workers")
@@ -421,23 +398,20 @@ class Supervisor:
     def _fail(self, text: str) -> None:
         """Something went wrong, and all goes on as before."""
         line(text)
-        self._failure = text
-        if text.startswith(RELOAD_FAILED):
-            self._rejected = text
-            self._scoreboard.reload_failed()
+        self._standing.failed(text)
+        self._go_on()
+
+    def _fail_reload(self, cause: str, by: str = "") -> None:
+        text = f"reload failed{by}, generation {self._fleet.generation} stays: {cause}"
+        line(text)
+        self._standing.reload_failed(text)
+        self._go_on()
+
+    def _go_on(self) -> None:
         if not self._serving:
             self._enter("starting")
         else:
             self._enter("serving" if self._is_steady else "reloading")
 
     def _enter(self, state: State) -> None:
-        """Says what goes on from now on: in the title, to the service manager and to whoever reads statistics."""
-        self._title(state)
-        self._scoreboard.enter(state, self._generation, self._fleet.wanted, self._failure)
-        status = f"{state}: generation {self._coming}, workers {self._fleet.wanted}"
-        self._notifier.enter(state, f"{status}; last failure: {self._failure}" if self._failure else status)
-
-    def _title(self, state: str) -> None:
-        titles.set_title(
-            self._config.procname_prefix, f"master (generation {self._coming}, workers {self._fleet.wanted}): {state}"
-        )
+        self._standing.enter(state, self._fleet.generation, self._fleet.coming, self._fleet.wanted)

@@ -144,15 +144,16 @@ class Workers:
 
     def adopt(self, left: Left) -> None:
         """Has a worker of the program before ours among them, our child as it was that one's."""
-        # What it tells goes to the scoreboard of that program: here it is alive, whatever it does.
-        slot = self._scoreboard.take(left.number, left.generation)
-        slot.enter("draining" if left.retiring else "serving", left.pid)
-        slot.beat(FOR_EVER)
+        # What it counts goes to the slot that it has had in that program: here is no more than what we know.
+        slot = self._scoreboard.take_over(left.slot, left.number, left.generation)
+        slot.enter("draining" if left.retiring else "serving" if left.ready else "starting", left.pid)
+        if left.ready and not slot.last_beat:  # there was no memory to leave: it is alive, whatever it does
+            slot.beat(FOR_EVER)
         channel = socket.socket(fileno=left.channel)
         kill_at = NEVER if left.kill_at is None else left.kill_at
         self._by_pid[left.pid] = Worker(
             *(left.number, left.generation, left.pid, channel, left.born, slot),
-            ready=True,
+            ready=left.ready,
             retiring=left.retiring,
             kill_at=kill_at,
         )
@@ -164,7 +165,8 @@ class Workers:
             name = f"worker {child.pid}"
             fds[name] = child.channel.fileno()
             kill_at = None if child.kill_at == NEVER else child.kill_at  # JSON has no infinity
-            workers.append([child.number, child.generation, child.pid, name, child.born, child.retiring, kill_at])
+            how = (child.born, child.ready, child.retiring, kill_at)
+            workers.append([child.number, child.generation, child.pid, name, *how, child.slot.index])
         return fds, workers
 
     def _become_worker(self, task: Task, seat: Seat, masters_end: socket.socket) -> None:

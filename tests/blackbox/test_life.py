@@ -24,8 +24,8 @@ from typing import Self
 import pytest
 from pki import Issued, pki
 
-from .server import Daemon, Process, is_root, loopback, open_directory, uwsgi_tls, wait_for_end, wait_until
-from .test_http_to import PORT, SECONDS, USER, Client, Truncated, client_context
+from .server import USER, Daemon, Process, is_root, loopback, open_directory, uwsgi_tls, wait_for_end, wait_until
+from .test_http_to import PORT, SECONDS, Client, Truncated, client_context
 
 needs_root = pytest.mark.skipif(not is_root, reason="only root may look into processes that are not dumpable (proc(5))")
 
@@ -64,10 +64,14 @@ def workers(daemon: Daemon) -> list[Process]:
 
 
 class Load:
-    """Clients that ask without pause, each on new connections or on one that is kept; counts what went wrong."""
+    """Clients that ask again and again, each on new connections or on one that is kept; counts what went wrong.
 
-    def __init__(self, host: str, clients: int = 4) -> None:
+    Each waits `pause` seconds before a request.
+    """
+
+    def __init__(self, host: str, clients: int = 4, pause: float = 0.0) -> None:
         self.host = host
+        self._pause = pause
         self.failures: list[str] = []
         self.requests = 0
         self.answered_by: set[bytes] = set()
@@ -91,7 +95,7 @@ class Load:
             try:
                 with Client(self.host, context=context) as client:
                     stays = True
-                    while stays and not self._end.is_set():
+                    while stays and not self._end.wait(self._pause):
                         answer = client.get()
                         stays = keep and answer.stays
                         if answer.status != 200:
@@ -736,15 +740,15 @@ def test_twenty_reloads_leave_nothing() -> None:
     """Neither descriptors, in master and worker, nor zombies, nor memory to speak of; contexts made anew each time."""
     with serving_files() as (daemon, host, directory):
         (master,) = daemon.wait_for_titles("master", 1)
-        # The listener, standard streams, the log, the channels of the monitor and of one worker: that of the one before
-        # is closed just after its worker's end.
-        wait_until(lambda: len(descriptors(master.pid)) == 7, 5, lambda: f"{descriptors(master.pid)}")
+        # The listener, standard streams, the log, the memory for signs of life, the channels of the monitor and of one
+        # worker: that of the one before is closed just after its worker's end.
+        wait_until(lambda: len(descriptors(master.pid)) == 8, 5, lambda: f"{descriptors(master.pid)}")
         held = len(descriptors(workers(daemon)[0].pid))
         memory = int(master.status()["VmRSS"].split()[0])
         for generation in range(2, 22):
             install(pki().server_ec if generation % 2 else pki().server, directory)
             hang_up(daemon, generation)
-        wait_until(lambda: len(descriptors(master.pid)) == 7, 5, lambda: f"{descriptors(master.pid)}")
+        wait_until(lambda: len(descriptors(master.pid)) == 8, 5, lambda: f"{descriptors(master.pid)}")
         growth = int(master.status()["VmRSS"].split()[0]) - memory
         print(f"the master has grown by {growth} kB in 20 reloads")
         assert common_name_of(host) == "ec"

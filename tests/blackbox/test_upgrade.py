@@ -20,17 +20,16 @@ from cryptography import x509
 from pki import SERVER, common_name, issue, pki
 
 import uwsgi_tls
-from uwsgi_tls.heritage import UPGRADE
+from uwsgi_tls.heritage import FORMAT, UPGRADE
 
-from .server import Daemon, Process, command, is_root, loopback, open_directory, wait_for_end, wait_until
+from .server import USER, Daemon, Process, command, is_root, loopback, open_directory, wait_for_end, wait_until
 from .test_control import told
-from .test_http_to import PORT, SECONDS, Client
+from .test_http_to import PORT, SECONDS, Client, Truncated
 from .test_life import APPLICATION, Load
 from .test_privileges import assert_dropped, assert_keeps_its_memory
 from .test_service_manager import STARTER, Manager
 
 needs_root = pytest.mark.skipif(not is_root, reason="only root has a privilege to do without")
-USER = ("--uid", "www-data") if is_root else ()
 WWW_DATA = 33
 
 
@@ -273,16 +272,19 @@ def test_with_capabilities_it_is_refused_at_once(programs: Programs, own: Path) 
 @needs_root
 def test_who_is_root_still_has_taken_nothing_over(programs: Programs, own: Path) -> None:
     """What claims so is somebody's environment, which would keep a start from giving root up."""
-    table = """
+    table = (
+        f"FORMAT = {FORMAT}"
+        + """
 import fcntl, json, os, sys
 memory = os.memfd_create("forged", os.MFD_ALLOW_SEALING)
 facts = dict(version="x", identity=None, started_by=[0, 0], passed=[], main_pid=0, watchdog=0, fixed={}, umask=0)
 facts |= dict(sockets=[], workers=[], generation=1, strangers=[])
-os.write(memory, json.dumps(dict(format=1, master=os.getpid(), trial=False, fds={}, facts=facts)).encode())
+os.write(memory, json.dumps(dict(format=FORMAT, master=os.getpid(), trial=False, fds={}, facts=facts)).encode())
 fcntl.fcntl(memory, fcntl.F_ADD_SEALS, 15)
 os.set_inheritable(memory, True)
 os.execve(sys.argv[1], sys.argv[1:], {**os.environ, "UWSGI_TLS_HERITAGE": str(memory)})
 """
+    )
     words = [sys.executable, "-c", table, *command(*listening(own, loopback()), *USER)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=SECONDS, check=False)
     assert done.returncode == 1
@@ -328,6 +330,30 @@ def test_an_application_that_does_not_load_leaves_the_old_workers(programs: Prog
         assert wait_for_end(old.pid)
         with pytest.raises(ConnectionRefusedError):  # the socket that nobody has any more
             socket.create_connection((host, PORT + 1), SECONDS)
+
+
+def test_who_is_stuck_is_killed_whichever_program_has_forked_him(programs: Programs, own: Path) -> None:
+    """The old workers stay under the harakiri that they had, also where the new configuration has none, and over a
+    second upgrade that comes to nothing.
+    """
+    host = loopback()
+    ini = programs.directory / "a.ini"
+    ini.write_text("[uwsgi]\nharakiri = 1\n")
+    with serving(programs, *listening(own, host), "--ini", ini) as (daemon, pidfile):
+        (old,) = daemon.wait_for_workers(1)
+        (programs.directory / "app.py").write_text("import nothing_of_that_name\n")
+        ini.write_text("[uwsgi]\n")
+        for version in ("2.0", "3.0"):
+            programs.install(version)
+            upgrade(pidfile, STAYS)
+            daemon.wait_for_line(f"uwsgi-tls {version} has taken over")
+        assert [worker.pid for worker in daemon.wait_for_workers(1)] == [old.pid]
+        (programs.directory / "app.py").write_text(APPLICATION)
+        with Client(host) as client, pytest.raises((Truncated, ConnectionError)):
+            client.get("/wait?60")
+        daemon.wait_for_line(rf"\(pid: {old.pid}\) has a request that lasts longer than 1 seconds: HARAKIRI")
+        daemon.wait_for_line(r"worker 1 \|   File .*app.py")
+        assert serves(host)
 
 
 SLOW = "import time\ntime.sleep(60)\n"
