@@ -80,7 +80,7 @@ def test_accepting_where_it_fails(codes: list[int], rests: int, accepts: int, mo
     with Full(*codes) as full, ours, theirs:
         listener = Listener(cast(Any, full), cast(Endpoint, None), socket.AF_INET)
         service = Service(LIMITS, Lounge(1), ReportBackend(), Room(1), export_cert=False, worker=1, pid=1)
-        loop = Acceptor([listener], service, ours.fileno(), (read, write), has_fellows=False)
+        loop = Acceptor([listener], service, ours.fileno(), (read, write))
         loop._accept(listener)
         assert (loop._rests, full.accepts) == (bool(rests), accepts)
         assert len(said) == rests

@@ -10,8 +10,10 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -219,6 +221,25 @@ def test_the_daily_reminder(
     expiring(tmp_path, days, since).remind()
     assert len(lines) == bool(said)
     assert not said or re.search(said, lines[0])
+
+
+def test_a_reminder_comes_once_a_day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For who is asked each hour; what has changed is said at once, and a new configuration does not begin anew."""
+    lines: list[str] = []
+    monkeypatch.setattr(endpoints, "line", lines.append)
+    served = expiring(tmp_path, 2.0001, since=-90)
+    begin, said = datetime.now(UTC), dict[int, str]()
+    for hour in range(60):
+        now = begin + timedelta(hours=hour)
+        monkeypatch.setattr(endpoints, "datetime", SimpleNamespace(now=lambda zone, now=now: now))
+        if hour == 30:
+            served = Endpoints(served._config, [], before=served)
+            served.make(lambda text: None)
+        served.remind()
+        if lines:
+            said[hour] = lines.pop().split(" on ")[0].rpartition(": ")[2]
+    assert said == {0: "expires", 24: "expires", 48: "expires", 49: "has expired"}
+    assert lines == []
 
 
 def test_the_reminder_is_of_what_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

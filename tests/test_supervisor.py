@@ -90,7 +90,7 @@ class Master(Supervisor):
         self.changes: list[str] = []
         self.reopen_fails = ""
         self.theirs: dict[int, socket.socket] = {}
-        self.days: list[float] = []
+        self.hours: list[float] = []
         self.changed = self.monitor_ended = False
         self.watch = SimpleNamespace(has_changed=lambda: self.changed)
         self.told: list[tuple[str, str, list[str]]] = []  # how, what failed last, what is wrong
@@ -102,7 +102,7 @@ class Master(Supervisor):
             reopen=self.reopen,
             started=self.reports.append,
             masters_own=lambda _: None,
-            daily=lambda: self.days.append(clock.now),
+            hourly=lambda: self.hours.append(clock.now),
             monitor=self.monitor,  # type: ignore[arg-type]
             watch=self.watch,  # type: ignore[arg-type]
             scoreboard=board,
@@ -385,12 +385,12 @@ def test_the_end_of_the_monitor_is_told(master: Master) -> None:
     assert any("the monitor has ended" in text for text in master.said)
 
 
-def test_once_a_day(master: Master, clock: Clock) -> None:
+def test_once_an_hour(master: Master, clock: Clock) -> None:
     for _ in range(4):
-        clock.now += 86000.0
+        clock.now += 3500.0
         master._keep_time()
-    assert len(master.days) == 2
-    assert master._patience() <= 86400.0
+    assert len(master.hours) == 2
+    assert master._patience() <= 3600.0
 
 
 def test_reload_that_fails(master: Master, clock: Clock) -> None:

@@ -43,15 +43,10 @@ class Acceptor:
         service: Service,
         channel: int,
         wakeup: tuple[int, int],
-        *,
-        has_fellows: bool,
     ) -> None:
-        """`channel` is a descriptor that ends with the master, `wakeup` the pipe that signals write their numbers to;
-        `has_fellows`: other workers wait at the same sockets.
-        """
+        """`channel` is a descriptor that ends with the master, `wakeup` the pipe that signals are written to."""
         self._service = service
         self._wakeup, self._wake = wakeup
-        self._has_fellows = has_fellows
         self._say_resting = Notice()
         self._rests = False
         self._listeners = {listener.socket.fileno(): listener for listener in listeners}
@@ -69,8 +64,7 @@ class Acceptor:
                 listener = self._listeners.get(fd)
                 if listener is not None:
                     self._accept(listener)
-                    if self._has_fellows:
-                        self._queue_up(fd)
+                    self._queue_up(fd)
                 elif fd != self._wakeup:
                     raise Orphaned
                 elif signal.SIGTERM in os.read(self._wakeup, 512):

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from uwsgi_tls import certificates, privileges, sites, vhosts
@@ -27,6 +27,8 @@ from uwsgi_tls.placeholders import Source
 from uwsgi_tls.trusted_path import open_unlinked
 from uwsgi_tls.users import Identity
 from uwsgi_tls.vhosts import Reader
+
+REMINDER = timedelta(hours=23.5)  # a day, for who asks each hour, and never later
 
 
 class Endpoints:
@@ -51,6 +53,7 @@ class Endpoints:
         self.certificates: Sequence[CertificateInfo] = ()  # those that are served
         self.kept: Sequence[str] = ()  # those of them, by file, that could not be read the last time
         self._known: certificates.Known = before._known if before is not None else {}  # with their keys
+        self._reminded: dict[str, datetime] = before._reminded if before is not None else {}  # of what, and when
         self._config = config
         self._identity = identity
         self._sockets = sockets
@@ -108,12 +111,18 @@ class Endpoints:
         return open_as_user(path, self.monitor, outside=bool(self._config.chroot))
 
     def remind(self) -> None:
-        """Says which certificates are about to expire, or have."""
-        now = datetime.now(UTC)
+        """Says which certificates are about to expire, or have; of each the same at most once a day."""
+        now, before = datetime.now(UTC), self._reminded
+        self._reminded = {}
         for info in self.certificates:
             if now >= info.expiry_warning:
                 verb = "has expired" if info.not_after <= now else "expires"
-                line(f"certificate {info.file}: {verb} on {info.not_after:%Y-%m-%d %H:%M} UTC")
+                text = f"certificate {info.file}: {verb} on {info.not_after:%Y-%m-%d %H:%M} UTC"
+                last = before.get(text)
+                if last is None or not timedelta() <= now - last < REMINDER:  # the clock may have been set back
+                    line(text)
+                    last = now
+                self._reminded[text] = last
 
     def _open(self, warn: Callable[[str], None]) -> list[Listener]:
         loaded = vhosts.load(self._config, replace(self._reader, known=self._known))

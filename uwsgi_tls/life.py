@@ -35,7 +35,7 @@ class Life:
                 reopen=self._reload,
                 started=own.starter.report,
                 masters_own=self._close_masters_own,
-                daily=lambda: self._setup.endpoints.remind(),
+                hourly=lambda: self._setup.endpoints.remind(),
                 refuse=self._refuse,
                 monitor=own.monitor,
                 watch=setup.watch,

@@ -32,7 +32,7 @@ from uwsgi_tls.worker import Task
 from uwsgi_tls.workers import EXIT_FAILED, Worker, Workers
 
 IDLE_SECONDS = 3600.0
-DAY_SECONDS = 86400.0
+HOUR_SECONDS = 3600.0
 EXIT_STOPPED = 0
 EXIT_GAVE_UP = 75  # EX_TEMPFAIL of sysexits.h: another start may succeed, where EXIT_FAILED is in vain
 
@@ -47,7 +47,7 @@ class Supervisor:
         reopen: Callable[[], Change],
         started: Callable[[int], None],
         masters_own: Callable[[Task], None],
-        daily: Callable[[], None],
+        hourly: Callable[[], None],
         refuse: Callable[[], None] = lambda: None,
         monitor: Monitor | None = None,
         watch: Watch | None = None,
@@ -61,7 +61,7 @@ class Supervisor:
     ) -> None:
         """`task` is what each worker gets; `reopen` makes what a new generation gets (raises
         ConfigError); `started` is told how the first start went, as an exit status; `masters_own` closes, in a
-        worker, what only the master may hold; `daily` is called once a day; `refuse` closes
+        worker, what only the master may hold; `hourly` is called once an hour; `refuse` closes
         the listening sockets, once no worker is to come any more; what `watch` sees change brings a reload
         about; `notifier` leads to the service manager; on `scoreboard` workers tell how they are; `stats` tells whoever
         asks how all this is, and `teller` whoever may signal us; `fifos` are pipes in which we are told what to do;
@@ -69,9 +69,9 @@ class Supervisor:
         replaced."""
         self._reopen = reopen
         self._started = started
-        self._daily = daily
+        self._hourly = hourly
         self._refuse = refuse
-        self._next_day = time.monotonic() + DAY_SECONDS
+        self._next_hour = time.monotonic() + HOUR_SECONDS
         self._monitor = monitor
         self._notifier = Notifier() if notifier is None else notifier
         self._scoreboard = Scoreboard() if scoreboard is None else scoreboard
@@ -197,9 +197,9 @@ class Supervisor:
     def _keep_time(self) -> None:
         now = time.monotonic()
         self._fleet.keep_time(now, may_fork=self._stop_at is None)
-        if now >= self._next_day:
-            self._next_day = now + DAY_SECONDS
-            self._daily()
+        if now >= self._next_hour:
+            self._next_hour = now + HOUR_SECONDS
+            self._hourly()
         self._notifier.keep_time(now, self._is_alive)
         self._stats.keep_time(now, self._scoreboard)
         if self._is_steady:
@@ -211,7 +211,7 @@ class Supervisor:
     def _patience(self) -> float:
         moments = (
             self._fleet.moment,
-            self._next_day,
+            self._next_hour,
             self._looks.moment,
             self._notifier.moment,
             self._stats.moment,

@@ -160,8 +160,7 @@ def _serve(lounge: Lounge, between: Callable[[], None] | None) -> None:
 
 def _accept_and_drain(task: Task, seat: Seat, service: Service, wakeup: tuple[int, int]) -> int:
     """In the main thread, to the end: returns the exit status."""
-    fellows = task.config.processes > 1
-    acceptor = Acceptor(task.listeners, service, seat.channel.fileno(), wakeup, has_fellows=fellows)
+    acceptor = Acceptor(task.listeners, service, seat.channel.fileno(), wakeup)
     try:
         acceptor.run()
         _title(task, seat, "draining")

@@ -116,9 +116,15 @@ class Load:
 # --- sharing ----------------------------------------------------------------------------------
 
 
-def test_workers_take_turns() -> None:
-    """The kernel wakes the one who has waited for longest, so none has most of the connections while others rest."""
-    with serving("--processes", "2") as (_, host):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_workers_take_turns(processes: int) -> None:
+    """The kernel wakes the one who has waited for longest, so none has most of the connections while others rest, nor
+    where another worker came later than the first.
+    """
+    with serving("--processes", str(processes)) as (daemon, host):
+        if processes == 1:
+            os.kill(daemon.pid, signal.SIGTTIN)
+            daemon.wait_for_titles("worker .*serving", 2)
         found = Counter[bytes]()
         for _ in range(20):
             with Client(host) as client:
