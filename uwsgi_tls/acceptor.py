@@ -37,13 +37,7 @@ class Listener:
 
 
 class Acceptor:
-    def __init__(
-        self,
-        listeners: Sequence[Listener],
-        service: Service,
-        channel: int,
-        wakeup: tuple[int, int],
-    ) -> None:
+    def __init__(self, listeners: Sequence[Listener], service: Service, channel: int, wakeup: tuple[int, int]) -> None:
         """`channel` is a descriptor that ends with the master, `wakeup` the pipe that signals are written to."""
         self._service = service
         self._wakeup, self._wake = wakeup
