@@ -12,14 +12,14 @@ from uwsgi_tls.scoreboard import Scoreboard
 from uwsgi_tls.workers import Worker
 
 BORN = 1000.0
-CALL = 10.0
+CALL = 10
 
 
 @pytest.fixture
 def child() -> Iterator[Worker]:
     ours, theirs = socketpair()
     with ours, theirs:
-        yield Worker(1, 1, 4711, ours, BORN, Scoreboard(1).take(), ready=True)
+        yield Worker(1, 1, 4711, ours, BORN, Scoreboard(1).take(), CALL, ready=True)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def child() -> Iterator[Worker]:
     ],
 )
 def test_calls(child: Worker, beat: float, calling: float, now: float, stuck: bool) -> None:
-    overdue = Overdue(0, CALL)
+    overdue = Overdue(0)
     assert list(overdue.look(BORN, [])) == []
     child.slot.beat(BORN + beat, BORN + calling if calling else 0.0)
     overdue._next_look = BORN + now
@@ -43,21 +43,22 @@ def test_calls(child: Worker, beat: float, calling: float, now: float, stuck: bo
 
 
 def test_it_looks_twice_a_second_and_never_without_harakiri(child: Worker) -> None:
-    overdue = Overdue(0, CALL)
+    overdue = Overdue(0)
     child.slot.beat(BORN)
     assert overdue.moment([child]) <= BORN
     assert list(overdue.look(BORN, [child])) == []
     assert overdue.moment([child]) == BORN + LOOK_SECONDS
     child.slot.beat(BORN + 0.1, BORN - 60)
     assert list(overdue.look(BORN + 0.2, [child])) == [], "not yet"
-    assert Overdue(0, 0).moment([child]) == float("inf")
-    assert list(Overdue(0, 0).look(BORN + 1e6, [child])) == []
+    child.harakiri = 0
+    assert Overdue(0).moment([child]) == float("inf")
+    assert list(Overdue(0).look(BORN + 1e6, [child])) == []
 
 
 @pytest.mark.parametrize("beats", [True, False])
 def test_who_was_frozen_with_us_has_its_time_anew(child: Worker, beats: bool) -> None:
     """All of a container is stopped for an hour, and the master is the first to wake, or the last."""
-    overdue, hour = Overdue(0, CALL), 3600.0
+    overdue, hour = Overdue(0), 3600.0
     child.slot.beat(BORN, BORN - 5)
     assert list(overdue.look(BORN, [child])) == []
     assert list(overdue.look(BORN + 0.5, [child])) == []
@@ -71,14 +72,14 @@ def test_who_was_frozen_with_us_has_its_time_anew(child: Worker, beats: bool) ->
 
 
 def test_a_start_that_was_frozen_begins_anew(child: Worker) -> None:
-    overdue, child.ready = Overdue(60, 0), False
+    overdue, child.ready = Overdue(60), False
     assert list(overdue.look(BORN + 3600, [child])) == []
     assert overdue.moment([child]) == BORN + 3660
     assert [each for each, _ in overdue.look(BORN + 3660, [child])] == [child]
 
 
 def test_starts(child: Worker) -> None:
-    overdue = Overdue(60, 0)
+    overdue, child.harakiri = Overdue(60), 0
     assert overdue.moment([child]) == float("inf"), "it is ready"
     child.ready = False
     assert overdue.moment([child]) == BORN + 60
@@ -90,4 +91,4 @@ def test_starts(child: Worker) -> None:
     assert list(overdue.look(BORN + 61, [child])) == [], "once"
     assert overdue.moment([child]) == float("inf")
     child.condemned = 0.0
-    assert list(Overdue(0, CALL).look(BORN + 1e6, [child])) == [], "a start is no call, and has no limit here"
+    assert list(Overdue(0).look(BORN + 1e6, [child])) == [], "a start is no call, and has no limit here"

@@ -63,7 +63,7 @@ class Entries(Workers):
         ours, self.master.theirs[pid] = socket.socketpair()
         slot = self._scoreboard.take()
         self._by_pid[pid] = Entry(
-            number, generation, pid, ours, self.master.clock.monotonic(), slot, master=self.master
+            *(number, generation, pid, ours, self.master.clock.monotonic(), slot, task.harakiri), master=self.master
         )
 
 
@@ -1221,10 +1221,10 @@ def heir(clock: Clock, monkeypatch: pytest.MonkeyPatch, before: tuple[Scoreboard
         monkeypatch.setattr(module, "line", master.said.append)
     channels = [socket.socketpair() for _ in range(2)]
     left = [
-        Left(1, 5, NOBODY, channels[0][0].detach(), 10.0, True, False, None, slots[0].index),
-        Left(2, 4, NOBODY + 1, channels[1][0].detach(), 10.0, True, True, clock.now + 1, slots[1].index),
+        Left(1, 5, NOBODY, channels[0][0].detach(), 10.0, True, False, False, None, slots[0].index, 5),
+        Left(2, 4, NOBODY + 1, channels[1][0].detach(), 10.0, True, False, True, clock.now + 1, slots[1].index, 5),
     ]
-    master._succeed(Succession(5, left, [], master.reopen(), harakiri=5))
+    master._succeed(Succession(5, left, [], master.reopen()))
     master.begin()
     yield master
     master.close()
@@ -1275,12 +1275,25 @@ def test_one_of_them_that_is_stuck_in_a_request(
         heir._keep_time()
     assert f"worker 1 (pid: {NOBODY}) has a request that lasts longer than 5 seconds: HARAKIRI" in "".join(heir.said)
     assert heir._scoreboard.read().harakiris == 1
-    assert heir._fleet.bequeath().facts["harakiri"] == 5, "what a program after ours is told"
+    assert [each[-1] for each in heir._fleet.bequeath().facts["workers"][:2]] == [5, 5], "a program after ours is told"
 
 
-def test_the_harakiri_of_the_program_before_ends_with_its_workers(heir: Master) -> None:
+def test_each_is_under_the_harakiri_that_it_was_forked_with(
+    heir: Master, clock: Clock, before: tuple[Scoreboard, list[Slot]]
+) -> None:
+    """Ours have none, though the one of the program before is still busy."""
     heir.gets_ready(heir.of(1, 6), heir.of(2, 6))
-    assert heir._fleet.bequeath().facts["harakiri"] == 0
+    began = clock.now
+    for _ in range(7):
+        clock.now += 1
+        for child in heir._workers:
+            child.slot.beat(clock.now, began)
+        heir._keep_time()
+    assert [text for text in heir.said if "HARAKIRI" in text] == [
+        f"worker {number} (pid: {pid}) has a request that lasts longer than 5 seconds: HARAKIRI: it is killed, and this"
+        " is where its threads are"
+        for number, pid in ((1, NOBODY), (2, NOBODY + 1))
+    ]
 
 
 def test_one_of_them_that_gives_no_sign_of_life(
@@ -1302,8 +1315,8 @@ def test_of_one_without_a_pulse_nobody_knows_how_it_is(clock: Clock) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         master = Master(1, clock)
-        left = Left(1, 5, NOBODY, ours.detach(), 10.0, True, False, None, 1)
-        master._succeed(Succession(5, [left], [], master.reopen(), harakiri=5))
+        left = Left(1, 5, NOBODY, ours.detach(), 10.0, True, False, False, None, 1, 5)
+        master._succeed(Succession(5, [left], [], master.reopen()))
         manager = managed(master)
         clock.now += 1000
         assert alive(master, manager)
@@ -1315,8 +1328,8 @@ def test_one_that_was_still_to_become_ready(clock: Clock) -> None:
     ours, theirs = socket.socketpair()
     with theirs:
         master = Master(1, clock)
-        left = Left(1, 5, NOBODY, ours.detach(), clock.now, False, False, None, 1)
-        master._succeed(Succession(5, [left], [], master.reopen(), harakiri=5))
+        left = Left(1, 5, NOBODY, ours.detach(), clock.now, False, False, False, None, 1, 5)
+        master._succeed(Succession(5, [left], [], master.reopen()))
         manager = managed(master)
         clock.now += 10
         assert alive(master, manager)
@@ -1331,8 +1344,69 @@ def test_what_is_left_is_what_is_taken_over(heir: Master) -> None:
     fds, left = heir._workers.bequeath()
     assert [each[:3] for each in left[:2]] == [[1, 5, NOBODY], [2, 4, NOBODY + 1]]
     assert [each[4:] for each in left[:2]] == [
-        [10.0, True, False, None, 2],
-        [10.0, True, True, heir.clock.now + 1, 3],
+        [10.0, True, False, False, None, 2, 5],
+        [10.0, True, False, True, heir.clock.now + 1, 3, 5],
     ]
     assert [each[5] for each in left[2:]] == [False, False], "ours are not ready"
     assert set(fds) == {each[3] for each in left}
+
+
+def test_one_that_is_ready_too_late_takes_nothing_over(master: Master) -> None:
+    """TTIN, TTOU, TTIN within one import: the word of the one that was to end comes before its end."""
+    master._take(signal.SIGTTIN)
+    master._keep_time()
+    first = master.of(3)
+    master._take(signal.SIGTTOU)
+    assert first.retiring
+    master._take(signal.SIGTTIN)
+    master._keep_time()
+    second = master.of(3)
+    master.gets_ready(first)
+    assert not second.retiring
+    master.dies(first)
+    master.gets_ready(second)
+    assert master.numbers() == [(1, 1), (2, 1), (3, 1)]
+
+
+def test_a_reload_that_was_given_up_forks_nobody_any_more(master: Master) -> None:
+    """One of the new ones has died and waits for its next attempt; then another one cannot load its application."""
+    master._take(signal.SIGHUP)
+    master.gets_ready(master.of(1, 2))
+    master.dies(master.of(1, 2))
+    master.dies(master.of(2, 2), DIED_OF_22)
+    assert master.generation == 1
+    spawned = list(master.spawned)
+    for _ in range(10):
+        master.clock.now += 10
+        master._keep_time()
+    assert master.spawned == spawned
+    assert master.numbers() == [(1, 1), (2, 1)]
+
+
+def test_how_workers_of_another_program_are_shown(heir: Master) -> None:
+    """They tell it to a scoreboard that is no more, so the master does."""
+    shown = {each.pid: each.state for each in heir._scoreboard.read().workers}
+    assert (shown[NOBODY], shown[NOBODY + 1]) == ("serving", "draining")
+    heir.gets_ready(heir.of(1, 6), heir.of(2, 6))
+    shown = {each.pid: each.state for each in heir._scoreboard.read().workers}
+    assert (shown[NOBODY], shown[NOBODY + 1]) == ("draining", "draining")
+
+
+def test_one_that_becomes_ready_without_a_pulse(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is shown as serving, and its silence is not taken for a call."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        master = Master(1, clock)
+        monkeypatch.setattr(fleet, "line", master.said.append)
+        left = Left(1, 5, NOBODY, ours.detach(), clock.now, False, True, False, None, 1, 5)
+        master._succeed(Succession(5, [left], [], master.reopen()))
+        theirs.send(worker.READY)
+        master._hear()
+        assert [each.state for each in master._scoreboard.read().workers if each.pid == NOBODY] == ["serving"]
+        for _ in range(20):
+            clock.now += 1
+            master._keep_time()
+        assert not any("HARAKIRI" in text for text in master.said)
+        assert master.of(1).worn, "what it has asked for is not forgotten"
+        assert master._workers.bequeath()[1][0][6] is True
+        master.close()

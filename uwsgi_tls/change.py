@@ -27,9 +27,11 @@ class Left:
     channel: int  # a descriptor
     born: float
     ready: bool
+    worn: bool
     retiring: bool
     kill_at: float | None
     slot: int  # of the scoreboard
+    harakiri: int  # seconds that a call of its application may last; 0: as long as it likes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,4 +42,3 @@ class Succession:
     workers: Sequence[Left]
     strangers: Sequence[int]  # pids of other children, which have been told to end
     change: Change  # to our generation
-    harakiri: int  # seconds that a call of an application may last in its workers; 0: as long as it likes

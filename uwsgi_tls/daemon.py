@@ -30,6 +30,15 @@ class Starter:
             self.fd = -1
 
 
+def fill_standard() -> None:
+    """Opens /dev/null where descriptor 0, 1 or 2 is closed, or the next file that is opened would be taken for it."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)  # which is given the lowest number that is free
+
+
 def detach(log: str, terminal: int) -> Starter:
     """Goes on as a daemon: double fork, own session, stdin from /dev/null (daemon(7)).
 

@@ -42,26 +42,20 @@ class Fleet:
         self._config = config
         self.respawn = Respawn(config.forkbomb_delay)
         self._stopgap = Respawn(config.forkbomb_delay)
-        calls_application = bool(config.wsgi_file or config.module)
-        self._watch(config.harakiri if calls_application else 0)
+        self._overdue = Overdue(config.worker_start_timeout)
 
     def adopt(self, left: Succession) -> None:
-        """Has the workers of the program before ours serve until ours do, under the limit that they had. Who comes in
+        """Has the workers of the program before ours serve until ours do, each under the limit that it had. Who comes in
         the place of one of them gets our task, since theirs is not known.
         """
         for each in left.workers:
             self.workers.adopt(each)
         self.generation, self.coming = left.generation, left.generation + 1
-        self._watch(left.harakiri)
 
     def bequeath(self) -> Heritage:
         """For the program after ours, while nothing is under way."""
         fds, workers = self.workers.bequeath()
-        return Heritage(fds, {"generation": self.generation, "workers": workers, "harakiri": self._harakiri})
-
-    def _watch(self, harakiri: int) -> None:
-        self._harakiri = harakiri  # seconds that a call of the application may last in those that serve; 0: no matter
-        self._overdue = Overdue(self._config.worker_start_timeout, harakiri)
+        return Heritage(fds, {"generation": self.generation, "workers": workers})
 
     @property
     def moment(self) -> float:
@@ -105,6 +99,7 @@ class Fleet:
         self.coming = self.generation
         self.task, self.wanted = self._before
         self._stopgap.forget()
+        self.respawn.forget()  # of those that were to come, some may have died and wait for their next attempt
         alive = {child.number for child in self.workers if not child.retiring}
         for number in set(range(1, self.wanted + 1)) - alive:
             self.respawn.at(number, time.monotonic())
@@ -125,6 +120,9 @@ class Fleet:
         """Takes in what the workers say; who is ready takes over from who had its number before."""
         for child in self.workers.hear():
             self.respawn.in_vain = 0
+            if child.retiring or child.condemned:  # its word was under way when it was told to end
+                continue
+            child.slot.enter("serving", child.pid)  # one of the program before ours tells it to another scoreboard
             for other in self.workers:
                 is_older = (other.number, other.generation) == (child.number, child.generation) and other is not child
                 if is_older and not other.retiring:

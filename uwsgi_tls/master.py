@@ -53,6 +53,7 @@ def run(config: Config, words: Sequence[str]) -> int:
     own = MastersOwn(load=loader(words), uid=os.getuid(), gid=os.getgid(), passed=passed)
     config = activation.with_passed(config, passed)
     privileges.close_inherited({address.fd for address in activation.descriptors(config)})
+    daemon.fill_standard()
     own.pulses = scoreboard.pulses()
     prepare(config, notes.append)
     if "umask" in config.origins:

@@ -16,17 +16,23 @@ SILENCE_SECONDS = 1.5  # without a beat, of which there are two a second, nothin
 class Overdue:
     """Finds them."""
 
-    def __init__(self, start_seconds: float, call_seconds: float) -> None:
-        """How long a start and a call of the application may last; 0: as long as they like."""
+    def __init__(self, start_seconds: float) -> None:
+        """How long a start may last; 0: as long as it likes. How long a call may, each worker has from its task."""
         self._start = start_seconds or NEVER
-        self._call = call_seconds
-        self._next_look = 0.0 if call_seconds else NEVER
+        self._next_look = 0.0
         self._awake_since = 0.0  # what was before does not count
 
     def moment(self, workers: Iterable[Worker]) -> float:
         """When look() has something to do next, in seconds of time.monotonic()."""
-        starts = [child.born + self._start for child in workers if not child.ready and not child.condemned]
-        return min([self._next_look, *starts])
+        moments = [NEVER]
+        for child in workers:
+            if child.condemned:
+                continue
+            if not child.ready:
+                moments.append(child.born + self._start)
+            elif child.harakiri:
+                moments.append(self._next_look)
+        return min(moments)
 
     def look(self, now: float, workers: Iterable[Worker]) -> Iterator[tuple[Worker, str]]:
         """Each that is to be killed, and why."""
@@ -43,13 +49,13 @@ class Overdue:
                     child.born = now
                 elif now - child.born >= self._start:
                     yield child, f"is not ready {self._start:g} seconds after its fork (worker-start-timeout)"
-            elif looks_at_calls and self._is_stuck(child, now):
-                yield child, f"has a request that lasts longer than {self._call:g} seconds: HARAKIRI"
+            elif child.harakiri and looks_at_calls and self._is_stuck(child, now):
+                yield child, f"has a request that lasts longer than {child.harakiri} seconds: HARAKIRI"
 
     def _is_stuck(self, child: Worker, now: float) -> bool:
         beat, since = child.slot.last_beat, child.slot.calling
         if now - beat > SILENCE_SECONDS:
             # The call may be half a second younger than the silence.
-            return now - max(beat, self._awake_since) > self._call + LOOK_SECONDS
+            return now - max(beat, self._awake_since) > child.harakiri + LOOK_SECONDS
         # As it was at the beat: the call may have ended since.
-        return since > 0 and beat - max(since, self._awake_since) > self._call
+        return since > 0 and beat - max(since, self._awake_since) > child.harakiri

@@ -19,6 +19,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from uwsgi_tls.tally import COUNTERS, NAMES
@@ -148,7 +149,7 @@ class Scoreboard:
         """`pulses`: the descriptor of the memory for SLOTS pulses that pulses() has made; -1: one that ends with us."""
         self._numbers = memoryview(mmap.mmap(-1, (1 + slots) * NUMBERS * NUMBER_BYTES)).cast("q")
         size = (1 + slots) * PULSE * NUMBER_BYTES
-        self._pulses = (_map(pulses, size) if pulses >= 0 else memoryview(mmap.mmap(-1, size))).cast("q")
+        self._pulses = _map_or_make(pulses, size).cast("q")
         self._failure = mmap.mmap(-1, TEXT_BYTES)
         self._free = list(range(slots, 0, -1))
         self._master = self._slot(0)
@@ -259,6 +260,14 @@ def pulses() -> int:
         return -1
     fcntl.fcntl(memory, fcntl.F_ADD_SEALS, _SEALS)  # or a worker could take it away from under the master: SIGBUS
     return memory
+
+
+def _map_or_make(memory: int, size: int) -> memoryview:
+    """Where it cannot be mapped, a memory that ends with us: what is about to serve is not stopped for that."""
+    if memory >= 0:
+        with suppress(OSError):
+            return _map(memory, size)
+    return memoryview(mmap.mmap(-1, size))
 
 
 def _map(memory: int, size: int) -> memoryview:

@@ -130,5 +130,4 @@ def take_over(
     line(f"uwsgi-tls {__version__} has taken over from {heir.facts['version']}")
     life = Life(own, setup)
     change = life.taking_over(bound)
-    facts = heir.facts
-    return life.run(Succession(facts["generation"], workers, facts["strangers"], change, facts["harakiri"]))
+    return life.run(Succession(heir.facts["generation"], workers, heir.facts["strangers"], change))

@@ -66,6 +66,16 @@ class Task:
     master: int  # pid
     fallback: Sequence[Node] = ()
 
+    @property
+    def calls_application(self) -> bool:
+        """Whether its workers run one."""
+        return bool(self.config.wsgi_file or self.config.module)
+
+    @property
+    def harakiri(self) -> int:
+        """Seconds that a call of the application may last; 0: as long as it likes, or there is none."""
+        return self.config.harakiri if self.calls_application else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Seat:
@@ -90,7 +100,7 @@ def run(task: Task, seat: Seat) -> int:
     if config.chdir:
         # Not in the master: the relative paths of certificates are read again there at a reload.
         os.chdir(config.chdir)
-    calls_application = bool(config.wsgi_file or config.module)
+    calls_application = task.calls_application
     # One thread more than applications may occupy, for handshakes and heads; one for all where no application runs
     # here.
     threads = config.threads + 1 if calls_application else 1

@@ -41,6 +41,7 @@ class Worker:
     channel: socket.socket
     born: float
     slot: Slot
+    harakiri: int = 0  # seconds that a call of its application may last; 0: as long as it likes
     ready: bool = False
     stuck: bool = False  # and that has been said
     worn: bool = False  # it has asked for a successor
@@ -69,6 +70,8 @@ class Worker:
             return
         self.retiring = True
         self.slot.must_end(end)
+        if self.ready:
+            self.slot.enter("draining", self.pid)  # one of the program before ours tells it to another scoreboard
         self.kill_at = min(self.kill_at, end + KILL_GRACE_SECONDS)
         self.signal(signal.SIGTERM)
 
@@ -139,7 +142,7 @@ class Workers:
         if pid == 0:
             self._become_worker(task, Seat(number, generation, theirs, slot), ours)
         theirs.close()
-        self._by_pid[pid] = Worker(number, generation, pid, ours, time.monotonic(), slot)
+        self._by_pid[pid] = Worker(number, generation, pid, ours, time.monotonic(), slot, task.harakiri)
         line(f"spawned uwsgi-tls worker {number} (pid: {pid}, generation: {generation})")
 
     def adopt(self, left: Left) -> None:
@@ -147,13 +150,14 @@ class Workers:
         # What it counts goes to the slot that it has had in that program: here is no more than what we know.
         slot = self._scoreboard.take_over(left.slot, left.number, left.generation)
         slot.enter("draining" if left.retiring else "serving" if left.ready else "starting", left.pid)
-        if left.ready and not slot.last_beat:  # there was no memory to leave: it is alive, whatever it does
+        if not slot.last_beat:  # it is about to tell, or there was no memory to leave: it is alive, whatever it does
             slot.beat(FOR_EVER)
         channel = socket.socket(fileno=left.channel)
         kill_at = NEVER if left.kill_at is None else left.kill_at
         self._by_pid[left.pid] = Worker(
-            *(left.number, left.generation, left.pid, channel, left.born, slot),
+            *(left.number, left.generation, left.pid, channel, left.born, slot, left.harakiri),
             ready=left.ready,
+            worn=left.worn,
             retiring=left.retiring,
             kill_at=kill_at,
         )
@@ -165,8 +169,8 @@ class Workers:
             name = f"worker {child.pid}"
             fds[name] = child.channel.fileno()
             kill_at = None if child.kill_at == NEVER else child.kill_at  # JSON has no infinity
-            how = (child.born, child.ready, child.retiring, kill_at)
-            workers.append([child.number, child.generation, child.pid, name, *how, child.slot.index])
+            how = (child.born, child.ready, child.worn, child.retiring, kill_at, child.slot.index, child.harakiri)
+            workers.append([child.number, child.generation, child.pid, name, *how])
         return fds, workers
 
     def _become_worker(self, task: Task, seat: Seat, masters_end: socket.socket) -> None:

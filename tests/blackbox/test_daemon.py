@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pki import pki
+from cryptography import x509
+from pki import SERVER, common_name, issue, pki
 
 from .server import USER, Process, command, curl, is_root, loopback, open_directory, processes, wait_for_end, wait_until
 from .test_http_to import PORT, Client
@@ -285,3 +286,20 @@ def test_a_killed_daemon_leaves_nothing(place: Path) -> None:
         os.kill(read_pid(pidfile), signal.SIGKILL)
         deadline = time.monotonic() + 2
         assert all(wait_for_end(process.pid, deadline - time.monotonic()) for process in members)
+
+
+def test_standard_descriptors_that_are_closed(place: Path, own: Path) -> None:
+    """Nothing else is taken for them, at the start and after an upgrade."""
+    host, pidfile, log = loopback(), place / "pid", place / "log"
+    server = issue(own, "s", common_name("server.lab"), pki().ca, usage=[SERVER], sans=[x509.DNSName("server.lab")])
+    words = command("--https", f"{host}:{PORT},{server.crt},{server.key_file}", *USER, "--logto", log)
+    shell = ("sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh")
+    with subprocess.Popen([*shell, *words, "--pidfile", str(pidfile)]) as process, daemon(process.pid):
+        wait_until(lambda: "is serving with 1 worker" in log.read_text() if log.exists() else False, 20, log.read_text)
+        upgraded = subprocess.run(command("upgrade", "--pidfile", pidfile), timeout=60, capture_output=True, text=True)
+        assert upgraded.returncode == 0, upgraded.stderr + log.read_text()
+        with Client(host) as client:
+            assert client.get().status == 200
+        assert os.readlink(f"/proc/{process.pid}/fd/0") == "/dev/null"
+        assert {os.readlink(f"/proc/{process.pid}/fd/{number}") for number in (1, 2)} == {str(log)}
+        assert "Traceback" not in log.read_text()
