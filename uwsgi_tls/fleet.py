@@ -45,8 +45,9 @@ class Fleet:
         self._overdue = Overdue(config.worker_start_timeout)
 
     def adopt(self, left: Succession) -> None:
-        """Has the workers of the program before ours serve until ours do, each under the harakiri that it had. Who comes
-        in the place of one of them gets our task, since theirs is not known.
+        """Has the workers of the program before ours serve until ours do, each under the harakiri that it had.
+
+        Who comes in the place of one of them gets our task, since theirs is not known.
         """
         for each in left.workers:
             self.workers.adopt(each)
