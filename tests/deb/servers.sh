@@ -66,7 +66,7 @@ newer() { # VERSION: the package as /tmp/newer.deb, of a later version
     code=/tmp/newer/usr/lib/python3/dist-packages/uwsgi_tls
     sed -i "s/^__version__ = .*/__version__ = \"$1\"/" $code/__init__.py
     # What a version understands of what an earlier one leaves to it.
-    [ "$1" = 9.0 ] || sed -i "s/^FORMAT = 1/FORMAT = 999/" $code/heritage.py
+    [ "$1" = 9.0 ] || sed -i "s/^FORMAT = .*/FORMAT = 999/" $code/heritage.py
     dpkg-deb -Znone -b /tmp/newer /tmp/newer.deb >/dev/null
 }
 
